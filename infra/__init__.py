@@ -1,0 +1,1 @@
+"""Everything an operator touches: settings, wiring, the command line, brokers, ClickHouse DDL, assets."""
