@@ -1,0 +1,130 @@
+"""Every event, by name.
+
+Generated from schemas/avro/ by `python -m infra.codegen`; do not edit.
+"""
+
+from __future__ import annotations
+
+from schemas.events.access import (
+    AccessDenied,
+    AccessGranted,
+    AccessRestricted,
+    AccessRevoked,
+    AgencyRegistered,
+    AgreementAccepted,
+    GenerationActivated,
+    LoggedOn,
+    PolicyActivated,
+    PublisherRegistered,
+    TrainingCompleted,
+    UserRegistered,
+)
+from schemas.events.booking import (
+    BookingOutcome,
+    BookingProcessed,
+    BookingRecorded,
+    Capture,
+    CaptureDisposition,
+    CaptureKind,
+    CaptureOutcome,
+    OrderKind,
+    Pose,
+    RecordOrderReceived,
+)
+from schemas.events.dead_letter import DeadLetter, Header, OriginalRecord
+from schemas.events.gallery import EnrolledCapture, TemplatesEnrolled, TemplatesWithdrawn, WithdrawalCause
+from schemas.events.probe import Candidate, CandidateListIssued, ImageEdit, Logon, ProbeRefused, ProbeSubmitted
+
+Event = (
+    AccessDenied
+    | AccessGranted
+    | AccessRestricted
+    | AccessRevoked
+    | AgencyRegistered
+    | AgreementAccepted
+    | BookingProcessed
+    | BookingRecorded
+    | CandidateListIssued
+    | DeadLetter
+    | GenerationActivated
+    | LoggedOn
+    | OriginalRecord
+    | PolicyActivated
+    | ProbeRefused
+    | ProbeSubmitted
+    | PublisherRegistered
+    | RecordOrderReceived
+    | TemplatesEnrolled
+    | TemplatesWithdrawn
+    | TrainingCompleted
+    | UserRegistered
+)
+
+EVENTS: dict[str, type[Event]] = {
+    cls.AVRO_NAME: cls
+    for cls in (
+        AccessDenied,
+        AccessGranted,
+        AccessRestricted,
+        AccessRevoked,
+        AgencyRegistered,
+        AgreementAccepted,
+        BookingProcessed,
+        BookingRecorded,
+        CandidateListIssued,
+        DeadLetter,
+        GenerationActivated,
+        LoggedOn,
+        OriginalRecord,
+        PolicyActivated,
+        ProbeRefused,
+        ProbeSubmitted,
+        PublisherRegistered,
+        RecordOrderReceived,
+        TemplatesEnrolled,
+        TemplatesWithdrawn,
+        TrainingCompleted,
+        UserRegistered,
+    )
+}
+"""Full Avro name -> class."""
+
+__all__ = [
+    "EVENTS",
+    "Event",
+    "AccessDenied",
+    "AccessGranted",
+    "AccessRestricted",
+    "AccessRevoked",
+    "AgencyRegistered",
+    "AgreementAccepted",
+    "BookingOutcome",
+    "BookingProcessed",
+    "BookingRecorded",
+    "Candidate",
+    "CandidateListIssued",
+    "Capture",
+    "CaptureDisposition",
+    "CaptureKind",
+    "CaptureOutcome",
+    "DeadLetter",
+    "EnrolledCapture",
+    "GenerationActivated",
+    "Header",
+    "ImageEdit",
+    "LoggedOn",
+    "Logon",
+    "OrderKind",
+    "OriginalRecord",
+    "PolicyActivated",
+    "Pose",
+    "ProbeRefused",
+    "ProbeSubmitted",
+    "PublisherRegistered",
+    "RecordOrderReceived",
+    "TemplatesEnrolled",
+    "TemplatesWithdrawn",
+    "TrainingCompleted",
+    "UserRegistered",
+    "WithdrawalCause",
+]
