@@ -186,19 +186,25 @@ def generate() -> dict[Path, str]:
         path = ROOT / "events" / f"{subject}.py"
         files[path] = formatted(module_of(subject, schemas), f"schemas/events/{subject}.py")
         exports |= {(subject, name) for schema in schemas for name in named_types(schema) if name != SHARED}
+    by_name = {schema["name"]: schema for schema in current.values()}
     by_subject = "\n".join(
         f"from schemas.events.{subject} import {', '.join(sorted(n for s, n in exports if s == subject))}"
         for subject in sorted(SUBJECTS)
     )
     names = sorted(schema["name"] for schema in current.values())
+    events = [name for name in names if any(f["name"] == "event_id" for f in by_name[name]["fields"])]
     public = sorted(name for _, name in exports)
-    union = " | ".join(names)
+    union = " | ".join(events)
+    others = " | ".join(["Event", *(name for name in names if name not in events)])
     text = (
         '"""Every event, by name.\n\nGenerated from schemas/avro/ by `python -m infra.codegen`; do not edit.\n"""\n\n'
-        f"from __future__ import annotations\n\n{by_subject}\n\nEvent = {union}\n\n"
-        "EVENTS: dict[str, type[Event]] = {cls.AVRO_NAME: cls for cls in (" + ", ".join(names) + ",)}\n"
+        f"from __future__ import annotations\n\n{by_subject}\n\nEvent = {union}\n"
+        '"""What a topic carries."""\n\n'
+        f"Record = {others}\n"
+        '"""What Avro carries: events, and what is kept in the object store."""\n\n'
+        "RECORDS: dict[str, type[Record]] = {cls.AVRO_NAME: cls for cls in (" + ", ".join(names) + ",)}\n"
         '"""Full Avro name -> class."""\n\n'
-        "__all__ = [" + ", ".join(f'"{name}"' for name in ["EVENTS", "Event", *public]) + "]\n"
+        "__all__ = [" + ", ".join(f'"{name}"' for name in ["RECORDS", "Event", "Record", *public]) + "]\n"
     )
     files[ROOT / "events" / "__init__.py"] = formatted(text, "schemas/events/__init__.py")
     return files

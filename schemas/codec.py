@@ -21,7 +21,7 @@ import fastavro
 
 from schemas.avro_schemas import BY_FINGERPRINT, CURRENT_VERSIONS
 from schemas.errors import ContractError
-from schemas.events import EVENTS
+from schemas.events import RECORDS, Event
 from schemas.instants import iso
 from schemas.topics import TOPIC_OF_RECORD
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from schemas.avro_schemas import SchemaVersion
-    from schemas.events import Event
+    from schemas.events import Record
 
 SINGLE_OBJECT = b"\xc3\x01"
 CONFLUENT = b"\x00"
@@ -53,7 +53,7 @@ class WrittenRecord:
         return self.version.name.rpartition(".")[2]
 
 
-def encode(event: Event, *, schema_id: int | None = None) -> bytes:
+def encode(event: Record, *, schema_id: int | None = None) -> bytes:
     """Return the event in single-object encoding, or in Confluent framing when its schema id is given.
 
     Raises:
@@ -69,8 +69,8 @@ def encode(event: Event, *, schema_id: int | None = None) -> bytes:
     return out.getvalue()
 
 
-def decode(data: bytes | None, *, registry: Mapping[int, SchemaVersion] = NO_REGISTRY) -> Event:
-    """Return the event that the bytes hold, read as the current version of its schema.
+def decode(data: bytes | None, *, registry: Mapping[int, SchemaVersion] = NO_REGISTRY) -> Record:
+    """Return the record that the bytes hold, read as the current version of its schema.
 
     Raises:
         ContractError: no value, unknown framing or schema, bytes too short or too long, a value out of range.
@@ -78,7 +78,7 @@ def decode(data: bytes | None, *, registry: Mapping[int, SchemaVersion] = NO_REG
     version, body = _unframe(data, registry)
     record = _read(body, version, CURRENT_VERSIONS[version.name].parsed)
     try:
-        return EVENTS[version.name].from_record(record)
+        return RECORDS[version.name].from_record(record)
     except (KeyError, ValueError, TypeError) as error:
         raise ContractError(f"{version.name} has an unusable value: {_without_values(error)}") from None
 
@@ -90,7 +90,7 @@ def decode_for(topic: str, data: bytes | None, *, registry: Mapping[int, SchemaV
         ContractError: as `decode`, or the record belongs in another topic.
     """
     event = decode(data, registry=registry)
-    if topic_of(event) != topic:
+    if not isinstance(event, Event) or topic_of(event) != topic:
         raise ContractError(f"{type(event).__name__} does not belong in {topic}.")
     return event
 

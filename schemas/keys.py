@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from schemas.errors import ContractError
 from schemas.events import (
     AgencyRegistered,
     BookingProcessed,
@@ -12,7 +11,6 @@ from schemas.events import (
     CandidateListIssued,
     DeadLetter,
     GenerationActivated,
-    OriginalRecord,
     PolicyActivated,
     ProbeRefused,
     ProbeSubmitted,
@@ -35,11 +33,7 @@ def booking_key(ori: str, booking_number: str) -> str:
 
 
 def key_of(event: Event) -> bytes:
-    """Return the key of an event.
-
-    Raises:
-        ContractError: the record is never published on its own.
-    """
+    """Return the Kafka key of an event."""
     if isinstance(event, _OF_A_BOOKING):
         key = booking_key(event.ori, event.booking_number)
     elif isinstance(event, _OF_A_PROBE):
@@ -52,8 +46,6 @@ def key_of(event: Event) -> bytes:
         key = event.ori
     elif isinstance(event, (PolicyActivated, GenerationActivated)):
         key = type(event).__name__
-    elif isinstance(event, OriginalRecord):
-        raise ContractError("OriginalRecord is never published on its own.")
     else:
         key = event.user_id
     return key.encode()

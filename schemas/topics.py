@@ -8,7 +8,7 @@ from importlib.resources import files
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from schemas.events import EVENTS
+from schemas.events import RECORDS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -44,7 +44,7 @@ class TopicSpec:
 def _load() -> Mapping[str, TopicSpec]:
     document = tomllib.loads(files("schemas").joinpath("topics.toml").read_text(encoding="utf-8"))
     defaults = document.pop("defaults")["config"]
-    known = {name.rpartition(".")[2] for name in EVENTS}
+    known = {name.rpartition(".")[2] for name in RECORDS}
     topics = {}
     for name, table in document["topics"].items():
         if unknown := set(table["records"]) - known:

@@ -48,7 +48,6 @@ Event = (
     | DeadLetter
     | GenerationActivated
     | LoggedOn
-    | OriginalRecord
     | PolicyActivated
     | ProbeRefused
     | ProbeSubmitted
@@ -59,8 +58,12 @@ Event = (
     | TrainingCompleted
     | UserRegistered
 )
+"""What a topic carries."""
 
-EVENTS: dict[str, type[Event]] = {
+Record = Event | OriginalRecord
+"""What Avro carries: events, and what is kept in the object store."""
+
+RECORDS: dict[str, type[Record]] = {
     cls.AVRO_NAME: cls
     for cls in (
         AccessDenied,
@@ -90,8 +93,9 @@ EVENTS: dict[str, type[Event]] = {
 """Full Avro name -> class."""
 
 __all__ = [
-    "EVENTS",
+    "RECORDS",
     "Event",
+    "Record",
     "AccessDenied",
     "AccessGranted",
     "AccessRestricted",

@@ -1,0 +1,222 @@
+"""From a booking event to what it means for the gallery and what the booking system reads back."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from processors.refusals import Refusal, RefusalCode
+from processors.templates import template_to_bytes
+from schemas.events import (
+    BookingOutcome,
+    BookingProcessed,
+    BookingRecorded,
+    CaptureDisposition,
+    CaptureKind,
+    CaptureOutcome,
+    EnrolledCapture,
+    OrderKind,
+    Pose,
+    RecordOrderReceived,
+    TemplatesEnrolled,
+    TemplatesWithdrawn,
+    WithdrawalCause,
+)
+from schemas.positions import SourcePosition, derived_id
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+    from uuid import UUID
+
+    from processors.extraction import Extraction
+    from processors.policy import Policy
+    from schemas.events import Capture
+
+ACTOR = "system:worker"
+_REFUSAL_OF_CAUSE = {
+    WithdrawalCause.SEALED: Refusal(
+        code=RefusalCode.RECORD_SEALED,
+        message="A court has sealed this record; it is enrolled again only after an unseal order.",
+    ),
+    WithdrawalCause.EXPUNGED: Refusal(
+        code=RefusalCode.RECORD_EXPUNGED,
+        message="A court has expunged this record; it is never enrolled again.",
+    ),
+}
+
+
+def captures_to_extract(booking: BookingRecorded, policy: Policy) -> tuple[Capture, ...]:
+    """Return the captures that may be enrolled: frontal faces from an allowed source, in order."""
+    return tuple(
+        capture
+        for capture in booking.captures
+        if capture.kind is CaptureKind.FACE
+        and capture.pose is Pose.FRONTAL
+        and capture.source in policy.enrolment_sources
+    )
+
+
+def refuse(
+    event: BookingRecorded | RecordOrderReceived,
+    position: SourcePosition,
+    refusal: Refusal,
+    at: datetime,
+) -> BookingProcessed:
+    """Return the answer to a booking event that has no effect."""
+    return _answer(event, position, at, BookingOutcome.REFUSED, refusal=refusal)
+
+
+def refusal_of_barred(cause: WithdrawalCause) -> Refusal:
+    """Return why a booking under this order is not enrolled."""
+    return _REFUSAL_OF_CAUSE[cause]
+
+
+def enrol(
+    booking: BookingRecorded,
+    position: SourcePosition,
+    extractions: Mapping[UUID, Extraction],
+    policy: Policy,
+    model_digest: str,
+    at: datetime,
+) -> tuple[TemplatesEnrolled | TemplatesWithdrawn, BookingProcessed]:
+    """Return the gallery record of a booking and the answer to its booking system.
+
+    A booking without a usable capture withdraws what an earlier state of it had enrolled.
+
+    Args:
+        booking: the booking, already allowed.
+        position: where it stands.
+        extractions: capture id -> what came of it, for `captures_to_extract`.
+        policy: which sources may be enrolled.
+        model_digest: digest of the pack that made the templates.
+        at: now.
+    """
+    captures = []
+    for capture in booking.captures:
+        extraction = extractions.get(capture.capture_id)
+        if extraction is not None and not isinstance(extraction, Refusal):
+            captures.append(
+                EnrolledCapture(
+                    capture_id=capture.capture_id,
+                    template=template_to_bytes(extraction.template),
+                    quality=extraction.measurements["face_score"],
+                ),
+            )
+    outcomes = tuple(_outcome(capture, extractions.get(capture.capture_id), policy) for capture in booking.captures)
+    if not captures:
+        refusal = Refusal(
+            code=RefusalCode.NO_USABLE_CAPTURE,
+            message="No capture could be enrolled; the captures say why. Send the booking again with a better photo.",
+        )
+        return (
+            withdrawal(booking, position, WithdrawalCause.NO_USABLE_CAPTURE, at),
+            _answer(booking, position, at, BookingOutcome.NOT_ENROLLED, refusal=refusal, captures=outcomes),
+        )
+    return (
+        TemplatesEnrolled(
+            event_id=derived_id(position, "templates"),
+            occurred_at=at,
+            actor=ACTOR,
+            ori=booking.ori,
+            booking_number=booking.booking_number,
+            sid=booking.sid,
+            model_digest=model_digest,
+            captures=tuple(captures),
+            source=position,
+            synthetic=booking.synthetic,
+        ),
+        _answer(booking, position, at, BookingOutcome.ENROLLED, captures=outcomes, model_digest=model_digest),
+    )
+
+
+def obey(
+    order: RecordOrderReceived,
+    position: SourcePosition,
+    barred_by: WithdrawalCause | None,
+    at: datetime,
+) -> tuple[TemplatesWithdrawn | None, BookingProcessed]:
+    """Return the gallery record of a court order and the answer to whoever sent it.
+
+    An expungement cannot be undone: neither a seal nor an unseal weakens it. An unseal lets the next BookingRecorded of
+    the booking enrol again.
+    """
+    if barred_by is WithdrawalCause.EXPUNGED and order.order is not OrderKind.EXPUNGE:
+        return None, refuse(order, position, refusal_of_barred(barred_by), at)
+    cause, outcome = {
+        OrderKind.SEAL: (WithdrawalCause.SEALED, BookingOutcome.WITHDRAWN),
+        OrderKind.EXPUNGE: (WithdrawalCause.EXPUNGED, BookingOutcome.WITHDRAWN),
+        OrderKind.UNSEAL: (WithdrawalCause.ORDER_LIFTED, BookingOutcome.ORDER_LIFTED),
+    }[order.order]
+    return (
+        withdrawal(order, position, cause, at, order_event_id=order.event_id),
+        _answer(order, position, at, outcome),
+    )
+
+
+def withdrawal(
+    event: BookingRecorded | RecordOrderReceived,
+    position: SourcePosition,
+    cause: WithdrawalCause,
+    at: datetime,
+    order_event_id: UUID | None = None,
+) -> TemplatesWithdrawn:
+    """Return the record that takes a booking out of the gallery."""
+    return TemplatesWithdrawn(
+        event_id=derived_id(position, "templates"),
+        occurred_at=at,
+        actor=ACTOR,
+        ori=event.ori,
+        booking_number=event.booking_number,
+        cause=cause,
+        order_event_id=order_event_id,
+        source=position,
+    )
+
+
+def _answer(
+    event: BookingRecorded | RecordOrderReceived,
+    position: SourcePosition,
+    at: datetime,
+    outcome: BookingOutcome,
+    *,
+    refusal: Refusal | None = None,
+    captures: tuple[CaptureOutcome, ...] = (),
+    model_digest: str | None = None,
+) -> BookingProcessed:
+    return BookingProcessed(
+        event_id=derived_id(position, "processed"),
+        occurred_at=at,
+        actor=ACTOR,
+        ori=event.ori,
+        booking_number=event.booking_number,
+        source=position,
+        source_event_id=event.event_id,
+        outcome=outcome,
+        code=refusal.code if refusal else None,
+        message=refusal.message if refusal else None,
+        captures=captures,
+        model_digest=model_digest,
+        synthetic=isinstance(event, BookingRecorded) and event.synthetic,
+    )
+
+
+def _outcome(capture: Capture, extraction: Extraction | None, policy: Policy) -> CaptureOutcome:
+    if extraction is None and capture.kind is CaptureKind.FACE and capture.source not in policy.enrolment_sources:
+        extraction = Refusal(
+            code=RefusalCode.NOT_A_BOOKING_CAPTURE,
+            message="Only photos taken at booking are enrolled.",
+        )
+    if extraction is None:
+        return CaptureOutcome(
+            capture_id=capture.capture_id,
+            disposition=CaptureDisposition.STORED,
+            measurements={},
+        )
+    refused = isinstance(extraction, Refusal)
+    return CaptureOutcome(
+        capture_id=capture.capture_id,
+        disposition=CaptureDisposition.REFUSED if refused else CaptureDisposition.ENROLLED,
+        code=extraction.code if isinstance(extraction, Refusal) else None,
+        message=extraction.message if isinstance(extraction, Refusal) else None,
+        measurements=extraction.measurements,
+    )

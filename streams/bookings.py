@@ -1,0 +1,97 @@
+"""Agent `bookings`: a booking becomes searchable, a court order takes it out again."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, cast
+
+import structlog
+
+from processors import enrolment
+from processors.refusals import Refusal, RefusalCode
+from schemas.codec import decode_for
+from schemas.errors import DomainFault
+from schemas.events import BookingRecorded, OrderKind, RecordOrderReceived
+from schemas.keys import booking_key
+from schemas.topics import BOOKING_EVENTS
+from streams.replica import until_reached
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from processors.extraction import Extraction
+    from schemas.records import LogRecord
+    from streams.context import Context
+
+
+STORED_IMAGE_CODES = frozenset({"REFERENCE_UNRESOLVED", "DIGEST_MISMATCH", "KEY_DESTROYED", "OBJECT_TOO_LARGE"})
+"""Codes by which the object store says that an image cannot be had; the sender's to mend, so a refusal."""
+
+log = structlog.get_logger()
+
+
+class Bookings:
+    """What the agent does with one record."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    async def handle(self, record: LogRecord) -> None:
+        """Decide one booking event: first the gallery record, then the answer that acknowledges it (G5)."""
+        event = cast("BookingRecorded | RecordOrderReceived", decode_for(BOOKING_EVENTS, record.value))
+        # The barrier makes the directory current, and shows every order that was obeyed for this booking by whomever.
+        await until_reached(self._context.replica, self._context.barrier_limit_s)
+        key = booking_key(event.ori, event.booking_number)
+        if self._context.replica.ledger.is_superseded(key, record.offset):
+            # A partition is worked through in order, so what came later was decided after this and its answer.
+            log.info("booking event repeated after a later one", booking=key, position=str(record.position))
+            return
+        refusal = self._context.replica.directory.refusal_of(record, event)
+        barred_by = self._context.replica.ledger.barred_by(key)
+        if refusal is not None:
+            await self._context.publish(enrolment.refuse(event, record.position, refusal, self._context.clock()))
+        elif isinstance(event, RecordOrderReceived):
+            withdrawal, answer = enrolment.obey(event, record.position, barred_by, self._context.clock())
+            if withdrawal is not None:
+                await self._context.publish(withdrawal)
+            if event.order is OrderKind.EXPUNGE:
+                scope = f"booking/{key}"
+                await asyncio.to_thread(self._context.objects.destroy_key, scope)
+            await self._context.publish(answer)
+        elif barred_by is not None:
+            await self._context.publish(enrolment.withdrawal(event, record.position, barred_by, self._context.clock()))
+            barred = enrolment.refusal_of_barred(barred_by)
+            await self._context.publish(enrolment.refuse(event, record.position, barred, self._context.clock()))
+        else:
+            await self._enrol(event, record)
+
+    async def _enrol(self, booking: BookingRecorded, record: LogRecord) -> None:
+        extractions: dict[UUID, Extraction] = {
+            capture.capture_id: await extract_stored(self._context, capture.reference, capture.sha256)
+            for capture in enrolment.captures_to_extract(booking, self._context.policy)
+        }
+        digest = self._context.replica.gallery.model_digest
+        for event in enrolment.enrol(
+            booking,
+            record.position,
+            extractions,
+            policy=self._context.policy,
+            model_digest=digest,
+            at=self._context.clock(),
+        ):
+            await self._context.publish(event)
+
+
+async def extract_stored(context: Context, reference: str, sha256: str) -> Extraction:
+    """Fetch an image from the object store and extract its template, off the event loop."""
+
+    def fetch_and_extract() -> Extraction:
+        try:
+            photo = context.objects.get(reference, sha256)
+        except DomainFault as fault:
+            if fault.code not in STORED_IMAGE_CODES:
+                raise
+            return Refusal(code=RefusalCode(fault.code), message=str(fault))
+        return context.extractor.extract(photo)
+
+    return await asyncio.get_running_loop().run_in_executor(context.pool, fetch_and_extract)

@@ -1,0 +1,36 @@
+"""What every handler of a worker works with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from concurrent.futures import Executor
+
+    from processors.policy import Policy
+    from schemas.events import Event
+    from streams.ports import Clock, Extractor, Objects
+    from streams.replica import Replica
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Context:
+    """The state, the rules and the ways out."""
+
+    replica: Replica
+    """Directory and gallery, behind the read barrier."""
+    policy: Policy
+    extractor: Extractor
+    pool: Executor
+    """Threads in which extraction and search run, off the event loop."""
+    objects: Objects
+    """Where the photos are."""
+    publish: Callable[[Event], Awaitable[None]]
+    """Sends an event and returns when the broker has acknowledged it."""
+    clock: Clock
+    barrier_limit_s: float
+    """How long to wait at the read barrier before the replica counts as behind."""
+    threshold_of: Callable[[int], float]
+    """Gallery size in templates -> the pack's published cosine threshold."""

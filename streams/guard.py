@@ -1,0 +1,153 @@
+"""The one place that turns exceptions into actions (DESIGN 7): dead letter, wait and retry, or stop the worker.
+
+Faust counts an event as done even when its agent raised, and when an agent is cancelled; so agents here acknowledge by
+hand, after the guard says that the event was dealt with (G1, G12).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from hashlib import sha256
+from typing import TYPE_CHECKING
+
+import structlog
+
+from schemas.codec import encode
+from schemas.errors import ContractError, DomainFault, IntegrityError, LeadstreamError, TransientError
+from schemas.events import DeadLetter, Header, OriginalRecord
+from schemas.positions import derived_id
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from schemas.events import Event
+    from schemas.records import LogRecord
+    from streams.ports import Clock, Objects
+
+CONTRACT = "CONTRACT"
+UNEXPECTED = "UNEXPECTED"
+FIRST_WAIT_S = 0.2
+LONGEST_WAIT_S = 5.0
+WARN_EVERY_S = 30.0
+
+log = structlog.get_logger()
+
+
+class Guard:
+    """Deals with every exception of a handler.
+
+    Args:
+        stage: name of the agent, for dead letters and logs.
+        publish: sends an event and returns when the broker has acknowledged it.
+        objects: where the original bytes of dead letters are kept.
+        clock: for the times of dead letters.
+        stop_worker: called with the error when going on would hide it.
+        dead_letter_limit: dead letters of this stage since the start; past it the worker stops and the backlog grows.
+    """
+
+    def __init__(
+        self,
+        *,
+        stage: str,
+        publish: Callable[[Event], Awaitable[None]],
+        objects: Objects,
+        clock: Clock,
+        stop_worker: Callable[[BaseException], Awaitable[None]],
+        dead_letter_limit: int,
+    ) -> None:
+        self._stage = stage
+        self._publish = publish
+        self._objects = objects
+        self._clock = clock
+        self._stop_worker = stop_worker
+        self._limit = dead_letter_limit
+        self._dead_letters = 0
+
+    async def run(self, handle: Callable[[LogRecord], Awaitable[None]], record: LogRecord) -> bool:
+        """Deal with one record: return True when it may be acknowledged, False when the worker is stopping."""
+        try:
+            await self._patiently(lambda: self._handle(handle, record), record)
+        except Exception as error:  # noqa: BLE001 - an IntegrityError, or a dead letter that could not be kept
+            reason = (
+                str(error) if isinstance(error, LeadstreamError) else f"{type(error).__name__} at {_place_of(error)}"
+            )
+            log.error("worker stops", stage=self._stage, position=str(record.position), reason=reason)
+            await self._stop_worker(error)
+            return False
+        return True
+
+    async def _patiently(self, act: Callable[[], Awaitable[None]], record: LogRecord) -> None:
+        """Repeat an act while the world is away: in place, so that order is kept and nothing is lost."""
+        loop = asyncio.get_running_loop()
+        wait_s, warned_at = FIRST_WAIT_S, -WARN_EVERY_S
+        while True:
+            try:
+                await act()
+            except TransientError as error:
+                if loop.time() - warned_at >= WARN_EVERY_S:
+                    warned_at = loop.time()
+                    log.warning("waiting", stage=self._stage, position=str(record.position), reason=str(error))
+                await asyncio.sleep(wait_s)
+                wait_s = min(2 * wait_s, LONGEST_WAIT_S)
+            else:
+                return
+
+    async def _handle(self, handle: Callable[[LogRecord], Awaitable[None]], record: LogRecord) -> None:
+        try:
+            await handle(record)
+        except (TransientError, IntegrityError):
+            raise
+        except ContractError as error:
+            await self._bury(record, CONTRACT, str(error))
+        except DomainFault as error:
+            await self._bury(record, error.code, str(error))
+        except Exception as error:  # noqa: BLE001 - no agent may let one escape (G12)
+            # The text of an unforeseen exception may quote a record, so only its kind and place are kept (G10).
+            await self._bury(record, UNEXPECTED, f"{type(error).__name__} at {_place_of(error)}.")
+
+    async def _bury(self, record: LogRecord, code: str, message: str) -> None:
+        """Keep the original bytes encrypted, then say so in the dead letter topic."""
+        if self._dead_letters >= self._limit:
+            raise IntegrityError(
+                f"{self._dead_letters} dead letters in stage {self._stage}: the stream looks broken. Find the cause "
+                "with the dead letter topic, mend it, and start the worker again; the backlog is kept.",
+            )
+        value = record.value or b""
+        original = OriginalRecord(
+            key=record.key,
+            value=record.value,
+            headers=tuple(Header(name=name, value=content) for name, content in record.headers),
+        )
+        event_id = derived_id(record.position, "dead-letter")
+        stored = await asyncio.to_thread(
+            self._objects.put,
+            f"dead-letter/{event_id}",
+            "original",
+            encode(original),
+        )
+        now = self._clock()
+        await self._publish(
+            DeadLetter(
+                event_id=event_id,
+                occurred_at=now,
+                actor="system:worker",
+                source=record.position,
+                stage=self._stage,
+                code=code,
+                message=message,
+                value_sha256=sha256(value).hexdigest(),
+                value_size_bytes=len(value),
+                reference=stored.reference,
+                first_seen_at=now,
+                replay_count=0,
+            ),
+        )
+        self._dead_letters += 1
+        log.warning("dead letter", stage=self._stage, position=str(record.position), code=code, reason=message)
+
+
+def _place_of(error: BaseException) -> str:
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return f"{trace.tb_frame.f_code.co_qualname}:{trace.tb_lineno}" if trace else "an unknown place"

@@ -1,0 +1,114 @@
+"""What the streams need from outside, as Protocols; `infra/wiring.py` joins them with the connectors.
+
+Every method here may block and is called off the event loop, except where it says otherwise. The world being away is a
+`TransientError`, wrong evidence an `IntegrityError`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+    from datetime import datetime
+    from uuid import UUID
+
+    import numpy as np
+    import numpy.typing as npt
+
+    from processors.candidates import GalleryChange, SearchResult
+    from processors.extraction import Extraction
+    from schemas.records import LogRecord
+
+TopicPartition = tuple[str, int]
+
+
+class Clock(Protocol):
+    """The time; injected, so that a test can choose it."""
+
+    def __call__(self) -> datetime:
+        """Return now, in UTC. Does not block."""
+        ...
+
+
+class Extractor(Protocol):
+    """Face images to templates by one model pack."""
+
+    def extract(self, photo: bytes, /) -> Extraction:
+        """Return the template of the one face in an encoded image, or why there is none. Safe in several threads."""
+        ...
+
+
+class Stored(Protocol):
+    """An object that was stored."""
+
+    @property
+    def reference(self) -> str:
+        """Its address."""
+        ...
+
+
+class Objects(Protocol):
+    """The encrypted object store."""
+
+    def get(self, reference: str, expected_sha256: str) -> bytes:
+        """Return the original bytes.
+
+        Raises:
+            DomainFault: REFERENCE_UNRESOLVED, DIGEST_MISMATCH, KEY_DESTROYED or OBJECT_TOO_LARGE.
+        """
+        ...
+
+    def destroy_key(self, scope: str) -> None:
+        """Make everything stored under a scope unreadable for ever; again is fine."""
+        ...
+
+    def put(self, scope: str, object_id: str, data: bytes) -> Stored:
+        """Store bytes; the same again is fine."""
+        ...
+
+
+class Gallery(Protocol):
+    """The searchable templates and the watermark up to which they were applied."""
+
+    model_digest: str
+
+    def apply(self, changes: Sequence[GalleryChange], watermark: Mapping[int, int]) -> None:
+        """Apply changes in order, and note per partition the next offset to apply; one step for whoever searches."""
+        ...
+
+    def search(self, template: npt.NDArray[np.float32], length: int) -> SearchResult:
+        """Compare (dimension,) float32 with every template; return the best persons and the watermark it was at."""
+        ...
+
+
+class LogTail(Protocol):
+    """Records of some partitions from given offsets on, without a consumer group."""
+
+    def read(self, timeout_s: float) -> Sequence[LogRecord]:
+        """Return the next records, or none when nothing came in time."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        ...
+
+
+class Log(Protocol):
+    """What can be asked of Kafka beside consuming in a group."""
+
+    def end_offsets(self, topics: Collection[str]) -> Mapping[TopicPartition, int]:
+        """Return the next offset to be written of every partition of some topics, all at one moment."""
+        ...
+
+    def tail(self, start: Mapping[TopicPartition, int]) -> LogTail:
+        """Return a reader that starts at these offsets."""
+        ...
+
+    def record_at(self, topic: str, partition: int, offset: int) -> LogRecord:
+        """Return one record."""
+        ...
+
+    def decided_since(self, partition: int, request_offset: int) -> Collection[UUID]:
+        """Return the probes of a request partition, at or after an offset, that already have an outcome."""
+        ...

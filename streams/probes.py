@@ -1,0 +1,108 @@
+"""Agent `probes`: one request, one outcome: a candidate list or a refusal (G1, G3, G4)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from typing import TYPE_CHECKING, cast
+
+import structlog
+
+from processors import searching
+from processors.policy import refusal_of_search
+from processors.refusals import Refusal, RefusalCode
+from schemas.codec import decode_for
+from schemas.topics import ACCESS, GALLERY, PROBE_REQUESTS
+from streams.bookings import extract_stored
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from uuid import UUID
+
+    from schemas.events import Event, ProbeSubmitted
+    from schemas.records import LogRecord
+    from streams.context import Context
+
+
+REMEMBERED_PROBES = 100_000
+"""How many decided probes a worker remembers, so that a second delivery of a request is not decided again."""
+
+log = structlog.get_logger()
+
+
+class Probes:
+    """What the agent does with one record."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._decided: OrderedDict[UUID, None] = OrderedDict()
+
+    def remember(self, probes: Iterable[UUID]) -> None:
+        """Take note of probes that have an outcome in the topic; they are not decided again."""
+        for probe in probes:
+            self._decided[probe] = None
+            self._decided.move_to_end(probe)
+        while len(self._decided) > REMEMBERED_PROBES:
+            self._decided.popitem(last=False)
+
+    async def handle(self, record: LogRecord) -> None:
+        """Decide one request, unless it has been decided."""
+        request = cast("ProbeSubmitted", decode_for(PROBE_REQUESTS, record.value))
+        if request.probe_id in self._decided:
+            log.info("probe has its outcome already", probe=str(request.probe_id))
+            return
+        outcome = await self._decide(request, record)
+        await self._context.publish(outcome)
+        # Only what the broker acknowledged is an outcome.
+        self.remember([request.probe_id])
+        log.info("probe decided", probe=str(request.probe_id), outcome=type(outcome).__name__)
+
+    async def _decide(self, request: ProbeSubmitted, record: LogRecord) -> Event:
+        if not await self._context.replica.read_barrier(self._context.barrier_limit_s):
+            behind = Refusal(
+                code=RefusalCode.REPLICA_BEHIND,
+                message="The worker could not bring its gallery and access state up to date in time; send it again.",
+            )
+            return self._refuse(request, record, behind)
+        refusal = self._context.replica.directory.refusal_of(record, request) or refusal_of_search(
+            request,
+            self._context.replica.directory,
+            self._context.policy,
+            self._context.clock(),
+        )
+        if refusal is not None:
+            return self._refuse(request, record, refusal)
+        access_watermark = self._context.replica.watermark(ACCESS)
+        extraction = await extract_stored(self._context, request.image_reference, request.image_sha256)
+        if isinstance(extraction, Refusal):
+            return self._refuse(request, record, extraction)
+        gallery = self._context.replica.gallery
+        result = await asyncio.get_running_loop().run_in_executor(
+            self._context.pool,
+            gallery.search,
+            extraction.template,
+            request.requested_candidates,
+        )
+        partitions = range(len(self._context.replica.watermark(GALLERY)))
+        return searching.issue(
+            request,
+            record.position,
+            result,
+            extraction.measurements,
+            searching.DecidedUnder(
+                policy_version=self._context.policy.version,
+                gallery_watermark=[result.watermark.get(partition, 0) for partition in partitions],
+                access_watermark=access_watermark,
+            ),
+            model_digest=gallery.model_digest,
+            threshold=self._context.threshold_of(result.templates),
+            at=self._context.clock(),
+        )
+
+    def _refuse(self, request: ProbeSubmitted, record: LogRecord, refusal: Refusal) -> Event:
+        under = searching.DecidedUnder(
+            policy_version=self._context.policy.version,
+            gallery_watermark=self._context.replica.watermark(GALLERY),
+            access_watermark=self._context.replica.watermark(ACCESS),
+        )
+        return searching.refuse(request, record.position, refusal, under, self._context.clock())

@@ -1,0 +1,149 @@
+"""What a worker knows: the gallery and the directory, each as of the offsets applied, and the read barrier over both.
+
+One follower feeds both; agents on its channels call `apply_gallery` and `apply_access`. Everything here runs on the
+event loop, except the search itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, cast
+
+import structlog
+
+from processors.candidates import EnrolledTemplate, GalleryChange, person_of
+from processors.gallery import GalleryLedger, Verdict
+from processors.templates import template_from_bytes
+from schemas.codec import decode_for
+from schemas.errors import ContractError, TransientError
+from schemas.events import TemplatesEnrolled
+from schemas.keys import booking_key
+from schemas.topics import ACCESS, GALLERY, TOPICS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from processors.access import Directory
+    from processors.refusals import Refusal
+    from schemas.events import TemplatesWithdrawn
+    from schemas.records import LogRecord
+    from streams.ports import Gallery, Log, TopicPartition
+
+FOLLOWED = (GALLERY, ACCESS)
+
+log = structlog.get_logger()
+
+
+class Replica:
+    """The state that bookings and probes are decided on.
+
+    Args:
+        gallery: the searchable templates.
+        directory: publishers and users.
+        kafka: for the end offsets of the barrier.
+        dimension: length of a template.
+    """
+
+    def __init__(self, *, gallery: Gallery, directory: Directory, kafka: Log, dimension: int) -> None:
+        self.gallery = gallery
+        self.directory = directory
+        self.ledger = GalleryLedger()
+        self.applied: dict[TopicPartition, int] = {
+            (topic, partition): 0 for topic in FOLLOWED for partition in range(TOPICS[topic].partitions)
+        }
+        self.access_refusals: dict[int, Refusal | ContractError] = {}
+        """Offset in the access topic -> why the event there changed nothing; the agent `access` reports it."""
+        self._kafka = kafka
+        self._dimension = dimension
+        self._moved = asyncio.Condition()
+
+    def watermark(self, topic: str) -> list[int]:
+        """Return the next offset to apply, by partition."""
+        return [self.applied[topic, partition] for partition in range(TOPICS[topic].partitions)]
+
+    async def read_barrier(self, limit_s: float) -> bool:
+        """Wait until everything that stood in the followed topics at this moment has been applied.
+
+        Returns:
+            Whether that was reached within the limit.
+
+        Raises:
+            TransientError: Kafka cannot be asked where the topics end.
+        """
+        try:
+            async with asyncio.timeout(limit_s):
+                ends = await asyncio.to_thread(self._kafka.end_offsets, FOLLOWED)
+                await self.reached(ends)
+        except TimeoutError:
+            return False
+        return True
+
+    async def reached(self, targets: Mapping[TopicPartition, int]) -> None:
+        """Wait until the offsets before these have been applied."""
+        async with self._moved:
+            await self._moved.wait_for(lambda: all(self.applied[tp] >= offset for tp, offset in targets.items()))
+
+    async def apply_gallery(self, records: Sequence[LogRecord]) -> None:
+        """Apply records of the gallery topic, in the order of their partitions."""
+        changes = [change for record in records if (change := self._change(record))]
+        ends = {record.partition: record.offset + 1 for record in records}
+        # In a thread, because a search may hold the gallery for as long as it compares.
+        await asyncio.to_thread(self.gallery.apply, changes, ends)
+        await self._advance(GALLERY, ends)
+
+    async def apply_access(self, records: Sequence[LogRecord]) -> None:
+        """Fold records of the access topic; what may not be said changes nothing and is remembered for reporting."""
+        for record in records:
+            try:
+                outcome: Refusal | ContractError | None = self.directory.apply(record, decode_for(ACCESS, record.value))
+            except ContractError as error:
+                outcome = error
+            if outcome is not None:
+                self.access_refusals[record.offset] = outcome
+        await self._advance(ACCESS, {record.partition: record.offset + 1 for record in records})
+
+    async def _advance(self, topic: str, ends: Mapping[int, int]) -> None:
+        async with self._moved:
+            self.applied.update({(topic, partition): offset for partition, offset in ends.items()})
+            self._moved.notify_all()
+
+    def _change(self, record: LogRecord) -> GalleryChange | None:
+        try:
+            event = cast("TemplatesEnrolled | TemplatesWithdrawn", decode_for(GALLERY, record.value))
+            templates = self._templates(event) if isinstance(event, TemplatesEnrolled) else ()
+        except ContractError as error:
+            # Only workers write here, so this is a fault of ours or an intruder's; the sink keeps it as evidence.
+            log.error("gallery record ignored", position=str(record.position), reason=str(error))
+            return None
+        if self.ledger.judge(event, record.position) is not Verdict.COUNTS:
+            return None
+        return GalleryChange(booking=booking_key(event.ori, event.booking_number), templates=templates)
+
+    def _templates(self, event: TemplatesEnrolled) -> tuple[EnrolledTemplate, ...]:
+        if event.model_digest != self.gallery.model_digest:
+            raise ContractError(
+                f"The templates are of model {event.model_digest[:12]}, the gallery of "
+                f"{self.gallery.model_digest[:12]}; start a new gallery generation.",
+            )
+        person = person_of(event.sid, booking_key(event.ori, event.booking_number))
+        return tuple(
+            EnrolledTemplate(
+                person=person,
+                ori=event.ori,
+                booking_number=event.booking_number,
+                capture_id=capture.capture_id,
+                synthetic=event.synthetic,
+                template=template_from_bytes(capture.template, dimension=self._dimension),
+            )
+            for capture in event.captures
+        )
+
+
+async def until_reached(replica: Replica, limit_s: float) -> None:
+    """Wait at the read barrier for a decision that can wait.
+
+    Raises:
+        TransientError: not reached within the limit; ask again.
+    """
+    if not await replica.read_barrier(limit_s):
+        raise TransientError(f"The replica did not catch up within {limit_s:g} s.")

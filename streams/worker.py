@@ -1,0 +1,329 @@
+"""The Faust app of a worker: three agents on Kafka topics, two on the follower's channels, and nothing that decides.
+
+booking.events.v1  -> bookings -> gallery.templates.v1, booking.outcomes.v1
+probe.requests.v1  -> probes   -> probe.outcomes.v1
+access.events.v1   -> access   -> dead.letters.v1 (what nobody was allowed to say)
+follower           -> channels -> replica (gallery.templates.v1, access.events.v1)
+"""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+import faust
+import structlog
+from aiokafka.errors import KafkaError
+from aiokafka.partitioner import murmur2
+from faust.exceptions import FaustError
+
+from processors.refusals import Refusal
+from schemas.codec import encode, topic_of
+from schemas.errors import DomainFault, TransientError
+from schemas.keys import key_of
+from schemas.records import LogRecord
+from schemas.topics import ACCESS, BOOKING_EVENTS, GALLERY, PROBE_REQUESTS, TOPICS
+from streams.bookings import Bookings
+from streams.context import Context
+from streams.follower import Follower, SteadyChannel
+from streams.guard import Guard
+from streams.probes import Probes
+from streams.replica import FOLLOWED, Replica
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from pathlib import Path
+
+    from faust import Stream
+    from faust.types import TP, Message, StreamT
+
+    from processors.access import Directory
+    from processors.policy import Policy
+    from schemas.events import Event
+    from streams.ports import Clock, Extractor, Gallery, Log, Objects
+
+GROUP = "leadstream-worker"
+HEAL_EVERY_S = 30.0
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerSettings:
+    """What an operator decides about a worker."""
+
+    name: str
+    """Unique among the workers; its static membership in the group."""
+    brokers: str
+    """Comma-separated host:port."""
+    data: Path
+    """A folder of its own."""
+    extraction_threads: int
+    barrier_limit_s: float
+    dead_letter_limit: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerParts:
+    """What a worker is made of; `infra/wiring.py` makes it."""
+
+    kafka: Log
+    gallery: Gallery
+    directory: Directory
+    dimension: int
+    """Length of a template."""
+    policy: Policy
+    extractor: Extractor
+    objects: Objects
+    clock: Clock
+    threshold_of: Callable[[int], float]
+    """Gallery size -> the pack's published cosine threshold."""
+
+
+class Worker:
+    """A worker from start to stop.
+
+    Args:
+        settings: what an operator decides.
+        parts: what it is made of.
+    """
+
+    def __init__(self, settings: WorkerSettings, parts: WorkerParts) -> None:
+        self._settings = settings
+        self._parts = parts
+        self.app = _make_app(settings)
+        self.replica = Replica(
+            gallery=parts.gallery,
+            directory=parts.directory,
+            kafka=parts.kafka,
+            dimension=parts.dimension,
+        )
+        self._pool = ThreadPoolExecutor(settings.extraction_threads, thread_name_prefix="extraction")
+        self._topics: dict[str, Any] = {}
+        self._caught_up = asyncio.Event()
+        self._assigned = asyncio.Event()
+        self._read_back: set[int] = set()
+        self._own_bookings: set[int] = set()
+        context = Context(
+            replica=self.replica,
+            policy=parts.policy,
+            extractor=parts.extractor,
+            pool=self._pool,
+            objects=parts.objects,
+            publish=self._publish,
+            clock=parts.clock,
+            barrier_limit_s=settings.barrier_limit_s,
+            threshold_of=parts.threshold_of,
+        )
+        self._bookings = Bookings(context)
+        self._probes = Probes(context)
+        self._attach()
+
+    async def run(self, stop: asyncio.Event, on_ready: Callable[[], None]) -> None:
+        """Work until `stop` is set; `on_ready` is called when the replica has caught up and partitions are assigned.
+
+        Raises:
+            BaseException: whatever made the worker stop by itself.
+        """
+        self.app.finalize()
+        await self.app.start()
+        await self.app.add_runtime_dependency(self._follower)
+        stopping = asyncio.create_task(stop.wait())
+        crashed = asyncio.create_task(self.app.wait_until_stopped())
+        ready = asyncio.create_task(self._become_ready(on_ready))
+        try:
+            await asyncio.wait({stopping, crashed}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in (stopping, crashed, ready):
+                task.cancel()
+            await self.app.stop()
+            self._pool.shutdown(wait=True, cancel_futures=True)
+        if self.app.crashed and self.app.crash_reason is not None:
+            raise self.app.crash_reason
+
+    def _attach(self) -> None:
+        self._listen(BOOKING_EVENTS, "bookings", self._bookings.handle)
+        self._listen(PROBE_REQUESTS, "probes", self._decide_probe)
+        self._listen(ACCESS, "access", self._report_access_refusal)
+        appliers = {GALLERY: self.replica.apply_gallery, ACCESS: self.replica.apply_access}
+        channels = {topic: SteadyChannel(self.app) for topic in FOLLOWED}
+        for topic, channel in channels.items():
+            self._apply_from(channel, topic, appliers[topic])
+        self._follower = Follower(self._parts.kafka, self.replica, channels)
+        self.app.on_partitions_assigned.connect(cast("Any", self._on_assigned))
+        self.app.on_partitions_revoked.connect(cast("Any", self._on_revoked))
+        self.app.timer(HEAL_EVERY_S)(self._put_at_the_end_again)
+
+    def _listen(self, topic: str, stage: str, handle: Callable[[LogRecord], Awaitable[None]]) -> None:
+        guard = Guard(
+            stage=stage,
+            publish=self._publish,
+            objects=self._parts.objects,
+            clock=self._parts.clock,
+            stop_worker=self._stop_worker,
+            dead_letter_limit=self._settings.dead_letter_limit,
+        )
+
+        async def handle_in_its_place(record: LogRecord) -> None:
+            _require_its_partition(record)
+            await handle(record)
+
+        async def agent(stream: StreamT[Any]) -> None:
+            await self._caught_up.wait()
+            # Acknowledged by hand: Faust would also acknowledge what was cancelled half-way (G1).
+            async for event in cast("Stream[Any]", stream).noack().events():
+                if not await guard.run(handle_in_its_place, _as_record(event.message)):
+                    return
+                event.ack()
+
+        self.app.agent(self._topic(topic), name=stage)(agent)
+
+    def _apply_from(
+        self, channel: SteadyChannel, topic: str, apply: Callable[[list[LogRecord]], Awaitable[None]]
+    ) -> None:
+        async def agent(stream: StreamT[Any]) -> None:
+            async for batch in stream:
+                try:
+                    await apply(batch)
+                except Exception as error:  # noqa: BLE001 - a batch that is not applied must not be passed over
+                    log.error("worker stops", stage=f"apply {topic}", reason=type(error).__name__)
+                    await self._stop_worker(error)
+                    return
+
+        self.app.agent(channel, name=f"apply.{topic}")(agent)
+
+    def _topic(self, name: str) -> Any:
+        if name not in self._topics:
+            self._topics[name] = self.app.topic(
+                name,
+                key_type=bytes,
+                value_type=bytes,
+                key_serializer="raw",
+                value_serializer="raw",
+                partitions=TOPICS[name].partitions,
+            )
+        return self._topics[name]
+
+    async def _publish(self, event: Event) -> None:
+        """Send an event and return when the broker has acknowledged it.
+
+        Raises:
+            TransientError: the broker did not acknowledge it; it may or may not be in the topic.
+        """
+        try:
+            acknowledged = await self._topic(topic_of(event)).send(key=key_of(event), value=encode(event))
+            await acknowledged
+        except (KafkaError, FaustError) as error:
+            raise TransientError(f"Kafka did not take {type(event).__name__}: {type(error).__name__}") from None
+
+    async def _stop_worker(self, error: BaseException) -> None:
+        await self.app.crash(error)
+
+    async def _become_ready(self, on_ready: Callable[[], None]) -> None:
+        while not await self._catch_up():
+            log.info("catching up", gallery=self.replica.watermark(GALLERY), access=self.replica.watermark(ACCESS))
+        self._caught_up.set()
+        await self._assigned.wait()
+        on_ready()
+
+    async def _catch_up(self) -> bool:
+        try:
+            return await self.replica.read_barrier(self._settings.barrier_limit_s)
+        except TransientError as error:
+            log.warning("waiting for Kafka", reason=str(error))
+            await asyncio.sleep(1)
+            return False
+
+    async def _decide_probe(self, record: LogRecord) -> None:
+        if record.partition not in self._read_back:
+            # The first request after an assignment is the first that was not committed; it and what follows may have
+            # been decided by whoever had the partition before.
+            decided = await asyncio.to_thread(self._parts.kafka.decided_since, record.partition, record.offset)
+            self._probes.remember(decided)
+            self._read_back.add(record.partition)
+        await self._probes.handle(record)
+
+    async def _report_access_refusal(self, record: LogRecord) -> None:
+        await self.replica.reached({(ACCESS, record.partition): record.offset + 1})
+        refusal = self.replica.access_refusals.get(record.offset)
+        if isinstance(refusal, Refusal):
+            raise DomainFault(refusal.code, refusal.message)
+        if refusal is not None:
+            raise refusal
+
+    async def _on_assigned(self, _app: Any, *args: Any, **_: Any) -> None:
+        assigned: set[TP] = args[0]
+        self._own_bookings = {tp.partition for tp in assigned if tp.topic == BOOKING_EVENTS}
+        self._assigned.set()
+
+    async def _on_revoked(self, _app: Any, *args: Any, **_: Any) -> None:
+        revoked: set[TP] = args[0]
+        self._read_back -= {tp.partition for tp in revoked if tp.topic == PROBE_REQUESTS}
+
+    async def _put_at_the_end_again(self) -> None:
+        """Put records that count behind late repeats of older ones, before compaction would erase them (ADR 2)."""
+        if not self._caught_up.is_set():
+            return
+        for key, (partition, offset) in self.replica.ledger.to_put_at_the_end_again().items():
+            if partition not in self._own_bookings:
+                continue
+            record = await asyncio.to_thread(self._parts.kafka.record_at, GALLERY, partition, offset)
+            await (await self._topic(GALLERY).send(key=record.key, value=record.value))
+            log.warning("put at the end again, behind a late repeat", booking=key)
+
+
+def _make_app(settings: WorkerSettings) -> faust.App:
+    return faust.App(
+        GROUP,
+        broker=[f"kafka://{address}" for address in settings.brokers.split(",")],
+        datadir=str(settings.data),
+        consumer_group_instance_id=settings.name,
+        consumer_auto_offset_reset="earliest",
+        key_serializer="raw",
+        value_serializer="raw",
+        store="memory://",
+        processing_guarantee="at_least_once",
+        producer_acks=-1,
+        broker_commit_interval=1.0,
+        broker_heartbeat_interval=1.0,
+        broker_session_timeout=10.0,
+        broker_request_timeout=30.0,
+        stream_wait_empty=False,
+        stream_buffer_maxsize=64,
+        topic_allow_declare=False,
+        topic_disable_leader=True,
+        topic_replication_factor=1,
+        web_enabled=False,
+        loghandlers=[],
+        logging_config=None,
+    )
+
+
+def _as_record(message: Message) -> LogRecord:
+    headers = cast("list[tuple[str, bytes | None]]", message.headers or [])
+    return LogRecord(
+        topic=message.topic,
+        partition=message.partition,
+        offset=message.offset,
+        timestamp_ms=int((message.timestamp or 0) * 1000),
+        key=message.key,
+        value=message.value,
+        headers=tuple(headers),
+    )
+
+
+def _require_its_partition(record: LogRecord) -> None:
+    """Refuse a record that its publisher's partitioner put where its key does not belong.
+
+    Raises:
+        DomainFault: two partitions would hold events of one key, and their order would be lost.
+    """
+    partitions = TOPICS[record.topic].partitions
+    if record.key is None or (murmur2(record.key) & 0x7FFFFFFF) % partitions != record.partition:
+        raise DomainFault(
+            "WRONG_PARTITION",
+            "The record is not in the partition of its key; publish with the murmur2 partitioner "
+            "(librdkafka: partitioner=murmur2_random).",
+        )
