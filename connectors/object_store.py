@@ -168,19 +168,23 @@ class ObjectStore:
                 raise DomainFault("OBJECT_EXISTS", f"other bytes are already stored as {reference}; use a new id")
         return StoredObject(reference=reference, sha256=hashlib.sha256(data).hexdigest(), size=len(data))
 
-    def get(self, reference: str, expected_sha256: str) -> bytes:
+    def get(self, reference: str, expected_sha256: str, *, scope: str | None = None) -> bytes:
         """Read the bytes that a record refers to, and only those.
 
         Args:
             reference: as `put` gave it.
             expected_sha256: of the bytes, lower-case hexadecimal, from the record.
+            scope: the record's own; a reference into another scope, such as a sealed booking's, is not followed.
 
         Raises:
             DomainFault: REFERENCE_UNRESOLVED, KEY_DESTROYED, OBJECT_TOO_LARGE (before it is read), DIGEST_MISMATCH.
             TransientError: the store is away.
             IntegrityError: the stored bytes or their key were altered.
         """
+        own_scope = scope
         scope, object_id = parse_reference(reference)
+        if own_scope is not None and scope != own_scope:
+            raise DomainFault("REFERENCE_UNRESOLVED", "the reference points at an object of another record")
         data_key = self._find_data_key(scope)
         stored = None
         if data_key is not None:

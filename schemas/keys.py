@@ -1,4 +1,4 @@
-"""The Kafka key of each event: keys decide order, so there is one place that makes them."""
+"""The Kafka key of each event, and the scopes of stored objects: keys decide order, so one place makes them."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ from schemas.events import (
 )
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
     from schemas.events import Event
 
 _OF_A_BOOKING = (BookingRecorded, RecordOrderReceived, BookingProcessed, TemplatesEnrolled, TemplatesWithdrawn)
@@ -30,6 +32,16 @@ _OF_A_PROBE = (ProbeSubmitted, CandidateListIssued, ProbeRefused)
 def booking_key(ori: str, booking_number: str) -> str:
     """Return the key of everything about one booking. An ORI has no slash, so the first one parts the two."""
     return f"{ori}/{booking_number}"
+
+
+def booking_scope(ori: str, booking_number: str) -> str:
+    """Return the scope of a booking's stored objects; they share one data key, destroyed on expungement."""
+    return f"booking/{booking_key(ori, booking_number)}"
+
+
+def probe_scope(probe_id: UUID) -> str:
+    """Return the scope of a probe's image in the object store."""
+    return f"probe/{probe_id}"
 
 
 def key_of(event: Event) -> bytes:

@@ -12,7 +12,7 @@ from processors.refusals import Refusal, RefusalCode
 from schemas.codec import decode_for
 from schemas.errors import DomainFault
 from schemas.events import BookingRecorded, OrderKind, RecordOrderReceived
-from schemas.keys import booking_key
+from schemas.keys import booking_key, booking_scope
 from schemas.topics import BOOKING_EVENTS
 from streams.replica import until_reached
 
@@ -55,7 +55,7 @@ class Bookings:
             if withdrawal is not None:
                 await self._context.publish(withdrawal)
             if event.order is OrderKind.EXPUNGE:
-                scope = f"booking/{key}"
+                scope = booking_scope(event.ori, event.booking_number)
                 await asyncio.to_thread(self._context.objects.destroy_key, scope)
             await self._context.publish(answer)
         elif barred_by is not None:
@@ -66,8 +66,9 @@ class Bookings:
             await self._enrol(event, record)
 
     async def _enrol(self, booking: BookingRecorded, record: LogRecord) -> None:
+        scope = booking_scope(booking.ori, booking.booking_number)
         extractions: dict[UUID, Extraction] = {
-            capture.capture_id: await extract_stored(self._context, capture.reference, capture.sha256)
+            capture.capture_id: await extract_stored(self._context, capture.reference, capture.sha256, scope)
             for capture in enrolment.captures_to_extract(booking, self._context.policy)
         }
         digest = self._context.replica.gallery.model_digest
@@ -82,12 +83,12 @@ class Bookings:
             await self._context.publish(event)
 
 
-async def extract_stored(context: Context, reference: str, sha256: str) -> Extraction:
+async def extract_stored(context: Context, reference: str, sha256: str, scope: str) -> Extraction:
     """Fetch an image from the object store and extract its template, off the event loop."""
 
     def fetch_and_extract() -> Extraction:
         try:
-            photo = context.objects.get(reference, sha256)
+            photo = context.objects.get(reference, sha256, scope=scope)
         except DomainFault as fault:
             if fault.code not in STORED_IMAGE_CODES:
                 raise

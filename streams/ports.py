@@ -51,8 +51,8 @@ class Stored(Protocol):
 class Objects(Protocol):
     """The encrypted object store."""
 
-    def get(self, reference: str, expected_sha256: str) -> bytes:
-        """Return the original bytes.
+    def get(self, reference: str, expected_sha256: str, *, scope: str | None = None) -> bytes:
+        """Return the original bytes; a reference out of the record's own scope is not followed.
 
         Raises:
             DomainFault: REFERENCE_UNRESOLVED, DIGEST_MISMATCH, KEY_DESTROYED or OBJECT_TOO_LARGE.

@@ -12,6 +12,7 @@ from processors import searching
 from processors.policy import refusal_of_search
 from processors.refusals import Refusal, RefusalCode
 from schemas.codec import decode_for
+from schemas.keys import probe_scope
 from schemas.topics import ACCESS, GALLERY, PROBE_REQUESTS
 from streams.bookings import extract_stored
 
@@ -73,7 +74,12 @@ class Probes:
         if refusal is not None:
             return self._refuse(request, record, refusal)
         access_watermark = self._context.replica.watermark(ACCESS)
-        extraction = await extract_stored(self._context, request.image_reference, request.image_sha256)
+        extraction = await extract_stored(
+            self._context,
+            request.image_reference,
+            request.image_sha256,
+            probe_scope(request.probe_id),
+        )
         if isinstance(extraction, Refusal):
             return self._refuse(request, record, extraction)
         gallery = self._context.replica.gallery

@@ -558,3 +558,13 @@ class TestFolder:
         tombstones = stored_files(str(folder), "keys").values()
         assert len(tombstones) == 30
         assert len(set(tombstones)) == 1
+
+
+def test_a_reference_into_the_scope_of_another_record_is_not_followed(tmp_path: Path) -> None:
+    create_master_key(tmp_path / "master.key")
+    store = ObjectStore(tmp_path / "objects", FileMasterKey.load(tmp_path / "master.key"))
+    stored = store.put("booking/CA0190000/sealed", "photo", b"photo")
+    assert store.get(stored.reference, stored.sha256, scope="booking/CA0190000/sealed") == b"photo"
+    with pytest.raises(DomainFault) as caught:
+        store.get(stored.reference, stored.sha256, scope="probe/1")
+    assert caught.value.code == "REFERENCE_UNRESOLVED"

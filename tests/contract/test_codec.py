@@ -17,7 +17,7 @@ import schemas
 from schemas.avro_schemas import CURRENT_VERSIONS
 from schemas.codec import decode, decode_as_written, decode_for, encode, stored_payload
 from schemas.errors import ContractError
-from schemas.events import EnrolledCapture, Event, TemplatesEnrolled
+from schemas.events import EnrolledCapture, TemplatesEnrolled
 from schemas.topics import GALLERY, PROBE_REQUESTS
 
 PAYLOADS = {
@@ -70,7 +70,7 @@ def test_a_damaged_record_is_an_event_or_a_contract_error(payload: bytes, data: 
     at = data.draw(st.integers(10, len(payload) - 1))
     damaged = payload[:at] + bytes([data.draw(st.integers(0, 255))]) + payload[at + 1 :]
     try:
-        event: Event = decode(damaged)
+        event = decode(damaged)
     except ContractError:
         return
     assert decode(encode(event)) == event

@@ -16,7 +16,7 @@ import pytest
 import schemas
 from schemas.avro_schemas import ALL_VERSIONS, CURRENT_VERSIONS, SchemaVersion
 from schemas.codec import decode, decode_as_written, encode
-from schemas.events import EVENTS
+from schemas.events import RECORDS
 
 EXAMPLES = Path(schemas.__file__).parent / "examples"
 versions = pytest.mark.parametrize("version", ALL_VERSIONS, ids=lambda v: f"{v.name}.v{v.version}")
@@ -71,4 +71,4 @@ def test_the_avro_package_writes_what_we_write(version: SchemaVersion) -> None:
 def test_there_is_no_example_without_a_schema_and_no_event_without_an_example() -> None:
     expected = {f"{version.schema['name']}.v{version.version}.json" for version in ALL_VERSIONS}
     assert {path.name for path in EXAMPLES.glob("*.json")} == expected
-    assert set(EVENTS) == set(CURRENT_VERSIONS)
+    assert set(RECORDS) == set(CURRENT_VERSIONS)
