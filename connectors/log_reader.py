@@ -1,0 +1,152 @@
+"""Kafka read by hand for the audit: no group, no commit, every partition from chosen offsets, and nothing skipped.
+
+It differs from a plain consumer in what it refuses: an offset that Kafka no longer has is an IntegrityError, where a
+consumer would quietly start elsewhere. `read_everything` is the auditors' independent second look (G2): a plain
+consumer that shares nothing with the sink but the client library.
+"""
+
+from __future__ import annotations
+
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any
+
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
+
+from connectors.kafka_log import as_record
+from processors.audit import Bounds
+from schemas.errors import IntegrityError, TransientError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Mapping
+
+    from schemas.records import LogRecord
+
+ASK_TIMEOUT_S = 10.0
+READ_RECORDS = 2000
+
+_LOST = frozenset({KafkaError.OFFSET_OUT_OF_RANGE, KafkaError._AUTO_OFFSET_RESET})  # noqa: SLF001 - librdkafka's name for it
+
+
+class LogReader:
+    """Reads partitions from given offsets on.
+
+    Args:
+        config: settings of the Kafka client, at least `bootstrap.servers`.
+    """
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        self._consumer = Consumer(
+            {
+                **config,
+                # The client wants a group id even when it never joins one.
+                "group.id": "leadstream-sink",
+                "enable.auto.commit": False,
+                "enable.auto.offset.store": False,
+                "auto.offset.reset": "error",
+                "fetch.error.backoff.ms": 50,
+                # A backlog waits in Kafka, not in memory.
+                "queued.max.messages.kbytes": 65536,
+            },
+        )
+        self._reading: list[tuple[str, int]] = []
+
+    def bounds(self, topics: Collection[str]) -> dict[tuple[str, int], Bounds]:
+        """Return what Kafka holds of every partition that it has of some topics.
+
+        Raises:
+            TransientError: Kafka does not answer, or a topic is not there yet.
+        """
+        try:
+            return _ask_bounds(self._consumer, topics)
+        except KafkaException as error:
+            raise TransientError(f"Kafka does not answer: {error.args[0].str()}") from None
+
+    def start(self, offsets: Mapping[tuple[str, int], int]) -> None:
+        """Read these partitions from these offsets on."""
+        self._reading = list(offsets)
+        self._consumer.assign(
+            [TopicPartition(topic, partition, offset) for (topic, partition), offset in offsets.items()],
+        )
+
+    def read(self, timeout_s: float) -> list[LogRecord]:
+        """Return the next records, in order within each partition, or none when nothing came in time.
+
+        Raises:
+            TransientError: Kafka is away; nothing was skipped, the next call goes on.
+            IntegrityError: Kafka no longer has the next offset of a partition.
+        """
+        # `consume` waits for a full batch; so wait for one, then take what is already here.
+        first = self._consumer.poll(timeout_s)
+        if first is None:
+            return []
+        records, away = [], None
+        for message in (first, *self._consumer.consume(READ_RECORDS - 1, 0)):
+            error = message.error()
+            if error is None:
+                records.append(as_record(message))
+            elif error.code() in _LOST:
+                raise IntegrityError(
+                    f"Kafka no longer has the next record of {message.topic()}/{message.partition()} for the audit "
+                    f"trail ({error.str()}): it lost records. Do not go on before you know why.",
+                )
+            else:
+                away = error
+        # The client keeps trying by itself: an error beside records is no reason to lose these.
+        if away is not None and not records:
+            raise TransientError(f"Kafka: {away.str()}")
+        return records
+
+    def ends(self) -> dict[tuple[str, int], int]:
+        """Return the ends of the partitions being read, as last heard from Kafka; does not ask."""
+        found = {}
+        for topic, partition in self._reading:
+            _, high = self._consumer.get_watermark_offsets(TopicPartition(topic, partition), cached=True)
+            if high >= 0:
+                found[topic, partition] = high
+        return found
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        self._consumer.close()
+
+
+def read_everything(config: Mapping[str, Any], topics: Collection[str]) -> Iterator[tuple[str, int, int, str]]:
+    """Yield (topic, partition, offset, SHA-256 of the value) of every record that Kafka holds at the time of the call.
+
+    Raises:
+        TransientError: Kafka does not answer, or a topic is not there.
+    """
+    plain = {"group.id": "leadstream-recount", "enable.auto.commit": False, "enable.partition.eof": True}
+    consumer = Consumer({**config, **plain})
+    try:
+        ends = {place: held.high for place, held in _ask_bounds(consumer, topics).items()}
+        consumer.assign([TopicPartition(topic, partition, OFFSET_BEGINNING) for topic, partition in ends])
+        while ends:
+            message = consumer.poll(ASK_TIMEOUT_S)
+            if message is None:
+                raise TransientError(f"Kafka did not deliver all of {', '.join(sorted({topic for topic, _ in ends}))}.")
+            error = message.error()
+            place, offset = (str(message.topic()), int(message.partition() or 0)), int(message.offset() or 0)
+            if error is None and offset < ends.get(place, 0):
+                yield *place, offset, sha256(message.value() or b"").hexdigest()
+            elif error is None or error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - librdkafka's name for it
+                ends.pop(place, None)
+            else:
+                raise TransientError(f"Kafka: {error.str()}")
+    except KafkaException as error:
+        raise TransientError(f"Kafka does not answer: {error.args[0].str()}") from None
+    finally:
+        consumer.close()
+
+
+def _ask_bounds(consumer: Consumer, topics: Collection[str]) -> dict[tuple[str, int], Bounds]:
+    # All topics are listed, since asking for one by name can make it.
+    known = consumer.list_topics(timeout=ASK_TIMEOUT_S).topics
+    if missing := sorted(set(topics) - known.keys()):
+        raise TransientError(f"Kafka has no topic {', '.join(missing)} yet: run `leadstream topics apply`.")
+    bounds = {}
+    for topic in topics:
+        for partition in known[topic].partitions:
+            low, high = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=ASK_TIMEOUT_S)
+            bounds[topic, partition] = Bounds(low=low, high=high)
+    return bounds

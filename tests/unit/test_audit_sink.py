@@ -1,0 +1,158 @@
+"""The sink's loop: waits in place, repeats exactly, stops on contradictions (G2, G12)."""
+
+from __future__ import annotations
+
+from hashlib import sha256
+from threading import Event
+from typing import TYPE_CHECKING
+
+import pytest
+from structlog.testing import capture_logs
+
+from processors.audit import AuditRow, Bounds, Tip
+from schemas.errors import IntegrityError, TransientError
+from schemas.records import LogRecord
+from schemas.topics import GALLERY
+from streams import sink as sink_module
+from streams.sink import Sink
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+
+PLACE = (GALLERY, 0)
+
+
+class ScriptedLog:
+    """Records of one partition; says stop when all were read."""
+
+    def __init__(self, values: Sequence[bytes], stop: Event, *, away: int = 0, first: int = 0) -> None:
+        self.records = [
+            LogRecord(topic=GALLERY, partition=0, offset=first + n, timestamp_ms=n, key=None, value=value)
+            for n, value in enumerate(values)
+        ]
+        self.high = first + len(values)
+        self.stop = stop
+        self.away = away
+
+    def bounds(self, topics: Collection[str]) -> Mapping[tuple[str, int], Bounds]:
+        assert set(topics) == {GALLERY}
+        if self.away > 0:
+            self.away -= 1
+            raise TransientError("Kafka does not answer.")
+        return {PLACE: Bounds(low=0, high=self.high)}
+
+    def start(self, offsets: Mapping[tuple[str, int], int]) -> None:
+        self.records = [record for record in self.records if record.offset >= offsets[PLACE]]
+
+    def read(self, timeout_s: float) -> Sequence[LogRecord]:
+        assert timeout_s <= sink_module.FLUSH_AFTER_S
+        found, self.records = self.records[:2], self.records[2:]
+        if not self.records:
+            self.stop.set()
+        return found
+
+    def ends(self) -> Mapping[tuple[str, int], int]:
+        return {PLACE: self.high}
+
+
+class MemoryTrail:
+    """A trail whose first appends fail."""
+
+    def __init__(self, tips: Mapping[tuple[str, int], Tip] | None = None, *, away: int = 0) -> None:
+        self._tips = dict(tips or {})
+        self.away = away
+        self.attempts: list[Sequence[AuditRow]] = []
+        self.rows: list[AuditRow] = []
+
+    def tips(self) -> Mapping[tuple[str, int], Tip]:
+        return self._tips
+
+    def append(self, topic: str, partition: int, rows: Sequence[AuditRow]) -> None:
+        assert (topic, partition) == PLACE
+        self.attempts.append(rows)
+        if len(self.attempts) <= self.away:
+            raise TransientError("the disk is full.")
+        self.rows.extend(rows)
+
+
+def run(log_reader: ScriptedLog, trail: MemoryTrail, stop: Event) -> Sink:
+    sink = Sink(log_reader=log_reader, trail=trail, topics=[GALLERY])
+    sink.run(stop)
+    return sink
+
+
+def offsets(trail: MemoryTrail) -> list[int]:
+    return [row.offset for row in trail.rows]
+
+
+def tip(offset: int, value: bytes) -> dict[tuple[str, int], Tip]:
+    return {PLACE: Tip(offset=offset, wire_sha256=sha256(value).hexdigest())}
+
+
+def test_what_was_read_before_a_stop_is_appended() -> None:
+    stop, trail = Event(), MemoryTrail()
+    sink = run(ScriptedLog([b"a", b"b", b"c"], stop), trail, stop)
+    assert offsets(trail) == [0, 1, 2]
+    assert (sink.progress.rows, sink.progress.lag_records, sink.progress.waiting_for) == (3, 0, "")
+
+
+def test_a_restart_goes_on_after_the_last_row_and_appends_nothing_twice() -> None:
+    stop, trail = Event(), MemoryTrail(tip(1, b"b"))
+    run(ScriptedLog([b"a", b"b", b"c"], stop), trail, stop)
+    assert offsets(trail) == [2]
+
+
+def test_a_last_row_that_compaction_has_removed_from_kafka_is_no_contradiction() -> None:
+    stop, trail = Event(), MemoryTrail(tip(1, b"b"))
+    log_reader = ScriptedLog([b"a", b"b", b"c"], stop)
+    del log_reader.records[1]
+    run(log_reader, trail, stop)
+    assert offsets(trail) == [2]
+
+
+def test_another_record_under_an_audited_offset_stops_the_sink() -> None:
+    stop, trail = Event(), MemoryTrail(tip(1, b"what Kafka once said"))
+    with pytest.raises(IntegrityError, match=f"another record at {GALLERY}/0/1"):
+        run(ScriptedLog([b"a", b"b", b"c"], stop), trail, stop)
+    assert trail.rows == []
+
+
+def test_an_offset_that_comes_again_stops_the_sink() -> None:
+    stop, trail = Event(), MemoryTrail()
+    log_reader = ScriptedLog([b"a", b"b", b"c"], stop)
+    log_reader.records[2] = log_reader.records[0]
+    with pytest.raises(IntegrityError, match="another record"):
+        run(log_reader, trail, stop)
+
+
+def test_while_clickhouse_is_away_the_very_same_rows_are_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sink_module, "RETRY_AFTER_S", 0)
+    monkeypatch.setattr(sink_module, "FLUSH_ROWS", 2)
+    stop, trail = Event(), MemoryTrail(away=3)
+    log_reader = ScriptedLog([b"a", b"b", b"c", b"d"], stop)
+    with capture_logs() as logs:
+        run(log_reader, trail, stop)
+    assert all(attempt is trail.attempts[0] for attempt in trail.attempts[:4])
+    assert offsets(trail) == [0, 1, 2, 3]
+    waits = [entry for entry in logs if entry["event"] == "audit sink waits"]
+    assert [entry["reason"] for entry in waits] == ["the disk is full."], "said once a period, not at every try"
+
+
+def test_a_stop_while_clickhouse_is_away_is_obeyed_and_leaves_the_rows_to_the_next_start() -> None:
+    stop, trail = Event(), MemoryTrail(away=1_000_000)
+    sink = run(ScriptedLog([b"a", b"b"], stop), trail, stop)
+    assert trail.rows == []
+    assert (sink.progress.lag_records, sink.progress.waiting_for) == (2, "the disk is full.")
+
+
+def test_a_kafka_that_is_not_up_yet_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sink_module, "RETRY_AFTER_S", 0)
+    stop, trail = Event(), MemoryTrail()
+    run(ScriptedLog([b"a"], stop, away=5), trail, stop)
+    assert offsets(trail) == [0]
+
+
+def test_a_kafka_that_ends_before_the_trail_stops_the_sink() -> None:
+    stop = Event()
+    with pytest.raises(IntegrityError, match="Kafka ends at 1"):
+        run(ScriptedLog([b"a"], stop), MemoryTrail(tip(4, b"e")), stop)
