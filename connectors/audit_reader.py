@@ -82,7 +82,9 @@ class AuditReader:
                 raise
             except DatabaseError as error:
                 if code_of(error) == NOT_ALLOWED:
-                    raise UsageError("The audit trail can be read and nothing else: ask with SELECT.") from None
+                    raise UsageError(
+                        "The trail can be read and nothing else: SELECT from what is in `audit`."
+                    ) from None
                 raise UsageError(f"ClickHouse does not take this query: {error}") from None
         return list(result.column_names), [tuple(row) for row in result.result_rows]
 
