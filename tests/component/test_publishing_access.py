@@ -1,0 +1,160 @@
+"""Access events as an administrator's tool makes them; the directory of the core is the judge."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from connectors.access import AccessAdministration
+from connectors.signing_keys import SigningKey
+from processors.access import Directory, Standing
+from schemas.codec import decode_for, encode, topic_of
+from schemas.errors import UsageError
+from schemas.events import LoggedOn
+from schemas.keys import key_of
+from schemas.records import LogRecord
+
+if TYPE_CHECKING:
+    from schemas.events import Event
+    from schemas.positions import SourcePosition
+
+ORI = "CA0190000"
+AT = datetime(2026, 11, 23, 9, 30, tzinfo=UTC)
+DIGEST = "ab" * 32
+
+
+class Registry:
+    """Signs like a publisher and hands every record to a directory, as a worker's follower would."""
+
+    def __init__(self, key: SigningKey, directory: Directory) -> None:
+        self.said: list[Event] = []
+        self._key = key
+        self._directory = directory
+
+    def publish(self, event: Event) -> SourcePosition:
+        topic, key, value = topic_of(event), key_of(event), encode(event)
+        headers: tuple[tuple[str, bytes | None], ...] = tuple(self._key.sign(topic, key, value))
+        record = LogRecord(
+            topic=topic, partition=0, offset=len(self.said), timestamp_ms=0, key=key, value=value, headers=headers
+        )
+        assert self._directory.apply(record, decode_for(topic, value)) is None
+        self.said.append(event)
+        return record.position
+
+
+@pytest.fixture
+def key() -> SigningKey:
+    return SigningKey(Ed25519PrivateKey.generate())
+
+
+@pytest.fixture
+def directory(key: SigningKey) -> Directory:
+    return Directory(key.public_key)
+
+
+@pytest.fixture
+def registry(key: SigningKey, directory: Directory) -> Registry:
+    return Registry(key, directory)
+
+
+@pytest.fixture
+def administration(registry: Registry) -> AccessAdministration:
+    return AccessAdministration(registry, "user:administrator", clock=lambda: AT)
+
+
+def test_a_user_is_registered_trained_and_granted_access(
+    administration: AccessAdministration, directory: Directory, registry: Registry
+) -> None:
+    own_key = SigningKey(Ed25519PrivateKey.generate())
+    administration.register_agency(ori=ORI, name="Example County")
+    administration.register_user(
+        user_id="jdoe", display_name="J. Doe", ori=ORI, roles=["EXAMINER"], public_key=own_key.public_key
+    )
+    administration.record_training(
+        user_id="jdoe",
+        course="FACE-101",
+        course_version="3",
+        material_sha256=DIGEST,
+        approved_by="administrator",
+        completed_at=AT,
+        expires_at=AT + timedelta(days=365),
+    )
+    administration.record_agreement(
+        user_id="jdoe", agreement="BUREAU_POLICY", agreement_version="2026.1", document_sha256=DIGEST
+    )
+    position = administration.grant(user_id="jdoe", reason="appointed")
+    user = directory.users["jdoe"]
+    assert directory.agencies == {ORI: "Example County"}
+    assert user.standing is Standing.GRANTED
+    assert user.public_key == own_key.public_key
+    assert [training.course for training in user.trainings] == ["FACE-101"]
+    assert user.agreements == {("BUREAU_POLICY", "2026.1")}
+    assert position.offset == 4
+    assert {event.occurred_at for event in registry.said} == {AT}
+    assert len({event.event_id for event in registry.said}) == 5
+
+
+def test_access_is_restricted_and_revoked(administration: AccessAdministration, directory: Directory) -> None:
+    administration.register_user(user_id="jdoe", display_name="J. Doe", ori=ORI, roles=["SUBMITTER"])
+    standings = []
+    administration.restrict(user_id="jdoe", reason="under review")
+    standings.append(directory.users["jdoe"].standing)
+    administration.revoke(user_id="jdoe", reason="left the agency")
+    standings.append(directory.users["jdoe"].standing)
+    assert standings == [Standing.RESTRICTED, Standing.REVOKED]
+
+
+def test_a_booking_system_is_registered_with_what_it_may_publish(
+    administration: AccessAdministration, directory: Directory
+) -> None:
+    own_key = SigningKey(Ed25519PrivateKey.generate())
+    administration.register_publisher(
+        publisher_id="jail-1",
+        ori=ORI,
+        public_key=own_key.public_key,
+        may_publish=["BookingRecorded", "RecordOrderReceived"],
+    )
+    assert directory.publishers["jail-1"].may_publish == {"BookingRecorded", "RecordOrderReceived"}
+
+
+def test_a_user_with_a_key_of_their_own_logs_on(administration: AccessAdministration, directory: Directory) -> None:
+    own_key = SigningKey(Ed25519PrivateKey.generate())
+    administration.register_user(
+        user_id="jdoe", display_name="J. Doe", ori=ORI, roles=["SUBMITTER"], public_key=own_key.public_key
+    )
+    registry = Registry(own_key, directory)
+    AccessAdministration(registry, "user:jdoe", clock=lambda: AT).logged_on(user_id="jdoe", method="OWN_KEY")
+    (logged_on,) = registry.said
+    assert isinstance(logged_on, LoggedOn)
+    assert (logged_on.user_id, logged_on.method, logged_on.publisher_id) == ("jdoe", "OWN_KEY", None)
+
+
+def test_what_cannot_be_meant_is_not_said(administration: AccessAdministration, registry: Registry) -> None:
+    with pytest.raises(UsageError, match="nine characters"):
+        administration.register_agency(ori="CA", name="Example County")
+    with pytest.raises(UsageError, match="usable Ed25519"):
+        administration.register_publisher(publisher_id="jail-1", ori=ORI, public_key=bytes(32), may_publish=[])
+    with pytest.raises(UsageError, match="TemplatesEnrolled"):
+        administration.register_publisher(
+            publisher_id="jail-1", ori=ORI, public_key=b"\x01" * 32, may_publish=["TemplatesEnrolled"]
+        )
+    with pytest.raises(UsageError, match="expires before"):
+        administration.record_training(
+            user_id="jdoe",
+            course="FACE-101",
+            course_version="3",
+            material_sha256=DIGEST,
+            approved_by="administrator",
+            completed_at=AT,
+            expires_at=AT,
+        )
+    with pytest.raises(UsageError, match="64 lower-case"):
+        administration.record_agreement(
+            user_id="jdoe", agreement="BUREAU_POLICY", agreement_version="2026.1", document_sha256="ABC"
+        )
+    with pytest.raises(UsageError, match="reason"):
+        administration.grant(user_id="jdoe", reason=" ")
+    assert registry.said == []
