@@ -8,6 +8,7 @@ is pinned by the operator (`leadstream init`) and is the root of that trust.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING
@@ -37,6 +38,7 @@ from schemas.keys import key_of
 if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
+    from uuid import UUID
 
     from schemas.events import Event
     from schemas.records import LogRecord
@@ -56,6 +58,12 @@ BY_ADMINISTRATORS = (
     GenerationActivated,
 )
 ABOUT_A_USER = (TrainingCompleted, AccessGranted, AccessRestricted, AccessRevoked)
+OF_AN_AGENCY = (AgencyRegistered, PublisherRegistered, UserRegistered)
+CHANGING = (*BY_ADMINISTRATORS, AgreementAccepted)
+"""What the directory folds; the others are only said."""
+
+# A slash would let one agency's ORI be taken for another's ORI and booking number (`schemas/keys.py`).
+_ORI = re.compile("[A-Z0-9]{9}", re.ASCII)
 
 
 class Role(StrEnum):
@@ -144,6 +152,8 @@ class Directory:
         self.users: dict[str, User] = {root.user_id: root}
         self.publishers: dict[str, Publisher] = {}
         self._owner_of_key: dict[str, str] = {signing.key_id(root_public_key): identity(root)}
+        self._applied: set[tuple[str, UUID]] = set()
+        """(actor, event id) of what was folded: a signed record that is sent again must not undo what came after."""
 
     def signer_of(self, record: LogRecord) -> Signer | Refusal:
         """Return who signed a record, or UNAUTHENTICATED when nobody registered did."""
@@ -186,14 +196,19 @@ class Directory:
         return _not_allowed(f"Nobody outside may publish {type(event).__name__}.")
 
     def apply(self, record: LogRecord, event: Event) -> Refusal | None:
-        """Fold one access event into the directory; an event that may not be said changes nothing.
+        """Fold one access event into the directory.
+
+        An event that may not be said changes nothing, and neither does one that was folded before: whoever can write
+        to Kafka can send a signed grant again after it was revoked.
 
         Raises:
             ContractError: the event has a value that no directory can hold, such as an unusable public key.
         """
         refusal = self.refusal_of(record, event)
-        if refusal is None:
+        said = (event.actor, event.event_id)
+        if refusal is None and isinstance(event, CHANGING) and said not in self._applied:
             self._fold(event)
+            self._applied.add(said)
         return refusal
 
     def _find(self, name: str) -> Signer | None:
@@ -205,7 +220,7 @@ class Directory:
             return _not_allowed(f"{type(event).__name__} must be signed by an administrator.")
         if signer.standing is not Standing.GRANTED:
             return _not_allowed("The administrator's access is not granted.")
-        if isinstance(event, TrainingCompleted) and event.approved_by == event.user_id:
+        if isinstance(event, TrainingCompleted) and event.user_id in (event.approved_by, signer.user_id):
             return _not_allowed("Nobody approves their own training.")
         if isinstance(event, UserRegistered) and event.user_id == ROOT_ADMINISTRATOR:
             return _not_allowed("The first administrator is pinned by the operator and cannot be registered again.")
@@ -243,6 +258,8 @@ class Directory:
         return self._refusal_of_publication(event, signer, ori)
 
     def _fold(self, event: Event) -> None:
+        if isinstance(event, OF_AN_AGENCY) and not _ORI.fullmatch(event.ori):
+            raise ContractError("An ORI has nine characters, A to Z and 0 to 9; register the agency by its own.")
         if isinstance(event, AgencyRegistered):
             self.agencies[event.ori] = event.name
         elif isinstance(event, PublisherRegistered):

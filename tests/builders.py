@@ -1,0 +1,292 @@
+"""What tests build their cases from: signed records, and the people and systems of one bureau.
+
+Nothing here is random: keys and identities follow from names, so a failing case is the same case tomorrow.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any
+from uuid import UUID, uuid5
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from connectors.signing_keys import SigningKey
+from processors.access import ROOT_ADMINISTRATOR, Directory
+from processors.policy import Policy
+from schemas.codec import encode, topic_of
+from schemas.events import (
+    AccessGranted,
+    AccessRevoked,
+    AgencyRegistered,
+    AgreementAccepted,
+    BookingRecorded,
+    Capture,
+    CaptureKind,
+    LoggedOn,
+    Logon,
+    OrderKind,
+    Pose,
+    ProbeSubmitted,
+    PublisherRegistered,
+    RecordOrderReceived,
+    TrainingCompleted,
+    UserRegistered,
+)
+from schemas.keys import key_of
+from schemas.records import LogRecord
+
+if TYPE_CHECKING:
+    from processors.refusals import Refusal
+    from schemas.events import Event
+
+NOW = datetime(2026, 11, 23, 9, 30, tzinfo=UTC)
+MICROSECOND = timedelta(microseconds=1)
+YEAR = timedelta(days=365)
+ORI = "CA0190000"
+OTHER_ORI = "CA0370000"
+PERIOD = NOW - YEAR, NOW + YEAR
+DIGEST = sha256(b"as collected").hexdigest()
+LOGON = Logon(at=NOW, method="OIDC")
+_NAMESPACE = UUID("9d1a7f6e-52e0-4b56-8d0b-5a3d4f1c2b10")
+
+POLICY = Policy(
+    version="2026.1",
+    roles=frozenset({"SUBMITTER", "EXAMINER"}),
+    courses=frozenset({"FACE-101"}),
+    agreements={"BUREAU_POLICY": "2026.1"},
+    reasons=frozenset({"FELONY_INVESTIGATION"}),
+    legal_bases=frozenset({"CRIMINAL_INVESTIGATION"}),
+    sources=frozenset({"WITNESS_PHOTO"}),
+    prohibited_sources={"SURVEILLANCE_VIDEO": "The system is not connected to surveillance."},
+    enrolment_sources=frozenset({"BOOKING_CAPTURE"}),
+    minimum_reason_text_characters=10,
+    minimum_candidates=2,
+    maximum_candidates=50,
+)
+
+
+def key_named(name: str) -> SigningKey:
+    """Return the signing key that belongs to a name."""
+    return SigningKey(Ed25519PrivateKey.from_private_bytes(sha256(name.encode()).digest()))
+
+
+def uuid_named(name: str) -> UUID:
+    """Return the identity that belongs to a name."""
+    return uuid5(_NAMESPACE, name)
+
+
+ROOT = key_named("root")
+ALICE = key_named("alice")
+BOB = key_named("bob")
+JAIL = key_named("jail")
+CASE_TOOL = key_named("case tool")
+STRANGER = key_named("stranger")
+
+
+def signed(
+    event: Event,
+    key: SigningKey,
+    *,
+    partition: int = 0,
+    offset: int = 0,
+    topic: str | None = None,
+    kafka_key: bytes | None = None,
+) -> LogRecord:
+    """Return the record by which the owner of a key says this event."""
+    topic = topic or topic_of(event)
+    kafka_key = key_of(event) if kafka_key is None else kafka_key
+    value = encode(event)
+    return LogRecord(
+        topic=topic,
+        partition=partition,
+        offset=offset,
+        timestamp_ms=0,
+        key=kafka_key,
+        value=value,
+        headers=tuple(key.sign(topic, kafka_key, value)),
+    )
+
+
+def unsigned(event: Event, *, partition: int = 0, offset: int = 0) -> LogRecord:
+    """Return a record of an event that nobody signed, as workers write them."""
+    return LogRecord(
+        topic=topic_of(event),
+        partition=partition,
+        offset=offset,
+        timestamp_ms=0,
+        key=key_of(event),
+        value=encode(event),
+    )
+
+
+def _facts(actor: str, changes: dict[str, Any], **defaults: Any) -> dict[str, Any]:
+    facts: dict[str, Any] = {"occurred_at": NOW, "actor": actor, **defaults, **changes}
+    # Two different events never share an identity by accident; a repeat of the same one does.
+    facts.setdefault("event_id", uuid_named(repr(sorted(facts.items(), key=lambda item: item[0]))))
+    return facts
+
+
+def by_root(**changes: Any) -> dict[str, Any]:
+    """Return what every act of the first administrator has in common."""
+    return _facts(f"user:{ROOT_ADMINISTRATOR}", changes)
+
+
+def agency_registered(ori: str = ORI, **changes: Any) -> AgencyRegistered:
+    """Return the registration of an agency by the first administrator."""
+    return AgencyRegistered(**by_root(ori=ori, name="County of Somewhere", **changes))
+
+
+def user_registered(user_id: str, public_key: bytes | None = None, **changes: Any) -> UserRegistered:
+    """Return the registration of a user by the first administrator."""
+    defaults = {"display_name": user_id.title(), "ori": ORI, "roles": ("SUBMITTER",)}
+    return UserRegistered(**by_root(user_id=user_id, public_key=public_key, **{**defaults, **changes}))
+
+
+def publisher_registered(publisher_id: str, public_key: bytes, *records: str, **changes: Any) -> PublisherRegistered:
+    """Return the registration of a publisher by the first administrator."""
+    return PublisherRegistered(
+        **by_root(publisher_id=publisher_id, public_key=public_key, may_publish=records, **{"ori": ORI, **changes})
+    )
+
+
+def training_completed(user_id: str, **changes: Any) -> TrainingCompleted:
+    """Return a training from a year ago that lasts another year."""
+    defaults = {
+        "course": "FACE-101",
+        "course_version": "1",
+        "material_sha256": DIGEST,
+        "approved_by": ROOT_ADMINISTRATOR,
+        "completed_at": PERIOD[0],
+        "expires_at": PERIOD[1],
+    }
+    return TrainingCompleted(**by_root(user_id=user_id, **{**defaults, **changes}))
+
+
+def agreement_accepted(user_id: str, **changes: Any) -> AgreementAccepted:
+    """Return the user's own acceptance of the policy's agreement."""
+    return AgreementAccepted(
+        **_facts(
+            f"user:{user_id}",
+            changes,
+            user_id=user_id,
+            agreement="BUREAU_POLICY",
+            agreement_version="2026.1",
+            document_sha256=DIGEST,
+        )
+    )
+
+
+def access_granted(user_id: str, **changes: Any) -> AccessGranted:
+    """Return a grant by the first administrator."""
+    return AccessGranted(**by_root(user_id=user_id, **{"reason": "trained", **changes}))
+
+
+def access_revoked(user_id: str, **changes: Any) -> AccessRevoked:
+    """Return a revocation by the first administrator."""
+    return AccessRevoked(**by_root(user_id=user_id, **{"reason": "left the agency", **changes}))
+
+
+def logged_on(user_id: str, **changes: Any) -> LoggedOn:
+    """Return a logon stated by the case tool."""
+    return LoggedOn(**_facts("publisher:case-tool", changes, user_id=user_id, method="OIDC", publisher_id="case-tool"))
+
+
+def probe_submitted(name: str = "probe", **changes: Any) -> ProbeSubmitted:
+    """Return a request by Alice, with her own key, that keeps every rule."""
+    return ProbeSubmitted(
+        **_facts(
+            "user:alice",
+            changes,
+            probe_id=uuid_named(name),
+            user_id="alice",
+            ori=ORI,
+            reason_code="FELONY_INVESTIGATION",
+            reason_text="Burglary on Main Street",
+            case_number="2026-4711",
+            legal_basis="CRIMINAL_INVESTIGATION",
+            source_type="WITNESS_PHOTO",
+            image_reference="object:v1:none:none",
+            image_sha256=DIGEST,
+            original_sha256=DIGEST,
+            edits=(),
+            requested_candidates=5,
+        )
+    )
+
+
+def capture(name: str = "capture", **changes: Any) -> Capture:
+    """Return a frontal photo taken at booking."""
+    facts: dict[str, Any] = {
+        "capture_id": uuid_named(name),
+        "kind": CaptureKind.FACE,
+        "pose": Pose.FRONTAL,
+        "source": "BOOKING_CAPTURE",
+        "reference": "object:v1:none:none",
+        "sha256": DIGEST,
+        "size_bytes": 1,
+        "media_type": "image/png",
+        **changes,
+    }
+    return Capture(**facts)
+
+
+def booking_recorded(booking_number: str = "B-1", **changes: Any) -> BookingRecorded:
+    """Return a booking as the jail publishes it, without captures."""
+    return BookingRecorded(
+        **_facts("publisher:jail", changes, ori=ORI, booking_number=booking_number, booked_at=NOW, captures=())
+    )
+
+
+def record_order(order: OrderKind, booking_number: str = "B-1", **changes: Any) -> RecordOrderReceived:
+    """Return a court order on a booking as the jail publishes it."""
+    return RecordOrderReceived(
+        **_facts(
+            "publisher:jail",
+            changes,
+            ori=ORI,
+            booking_number=booking_number,
+            order=order,
+            statute="CA PC 851.91",
+            court="Superior Court",
+            order_number="17",
+            ordered_at=NOW,
+        )
+    )
+
+
+FOUNDING: tuple[tuple[Event, SigningKey], ...] = (
+    (agency_registered(), ROOT),
+    (user_registered("alice", ALICE.public_key), ROOT),
+    (training_completed("alice"), ROOT),
+    (agreement_accepted("alice"), ALICE),
+    (access_granted("alice"), ROOT),
+    (publisher_registered("jail", JAIL.public_key, "BookingRecorded", "RecordOrderReceived"), ROOT),
+    (publisher_registered("case-tool", CASE_TOOL.public_key, "ProbeSubmitted", "LoggedOn", "AgreementAccepted"), ROOT),
+)
+"""One agency with a trained user, a jail and a case tool: everything in it is allowed."""
+
+
+@dataclass(kw_only=True)
+class Registry:
+    """A directory and the signed access records that made it."""
+
+    directory: Directory = field(default_factory=lambda: Directory(ROOT.public_key))
+    records: list[LogRecord] = field(default_factory=list)
+
+    def say(self, event: Event, key: SigningKey = ROOT) -> Refusal | None:
+        """Sign an access event, put it at the end and apply it."""
+        record = signed(event, key, offset=len(self.records))
+        self.records.append(record)
+        return self.directory.apply(record, event)
+
+
+def founded() -> Registry:
+    """Return the registry after the founding events."""
+    registry = Registry()
+    for event, key in FOUNDING:
+        refusal = registry.say(event, key)
+        assert refusal is None, refusal
+    return registry
