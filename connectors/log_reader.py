@@ -7,6 +7,7 @@ consumer that shares nothing with the sink but the client library.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
@@ -19,10 +20,15 @@ from schemas.errors import IntegrityError, TransientError
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
 
+    from confluent_kafka import Message
+
     from schemas.records import LogRecord
 
 ASK_TIMEOUT_S = 10.0
 READ_RECORDS = 2000
+
+UNREADABLE_HEADERS: tuple[tuple[str, None]] = (("unreadable", None),)
+"""Stands in the trail for headers with a name that is not UTF-8; such a record counts as unsigned."""
 
 _LOST = frozenset({KafkaError.OFFSET_OUT_OF_RANGE, KafkaError._AUTO_OFFSET_RESET})  # noqa: SLF001 - librdkafka's name for it
 
@@ -83,7 +89,7 @@ class LogReader:
         for message in (first, *self._consumer.consume(READ_RECORDS - 1, 0)):
             error = message.error()
             if error is None:
-                records.append(as_record(message))
+                records.append(_readable(message))
             elif error.code() in _LOST:
                 raise IntegrityError(
                     f"Kafka no longer has the next record of {message.topic()}/{message.partition()} for the audit "
@@ -137,6 +143,15 @@ def read_everything(config: Mapping[str, Any], topics: Collection[str]) -> Itera
         raise TransientError(f"Kafka does not answer: {error.args[0].str()}") from None
     finally:
         consumer.close()
+
+
+def _readable(message: Message) -> LogRecord:
+    """Return a message as a value, though its headers be such that the client cannot hand them out (G12)."""
+    try:
+        return as_record(message)
+    except (SystemError, UnicodeDecodeError):  # What the client raises for a header name that is not UTF-8.
+        message.set_headers([])
+        return replace(as_record(message), headers=UNREADABLE_HEADERS)
 
 
 def _ask_bounds(consumer: Consumer, topics: Collection[str]) -> dict[tuple[str, int], Bounds]:

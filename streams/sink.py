@@ -122,7 +122,7 @@ class Sink:
             {place: max(bounds[place].low, start - (place in tips)) for place, start in starts.items()}
         )
         self._next, self._appended = dict(starts), dict(starts)
-        log.info("audit sink starts", partitions=len(starts), rows_so_far=sum(starts.values()))
+        log.info("audit sink starts", partitions=len(starts), resumed=len(tips))
 
     def _read(self) -> None:
         wait_s = max(0.0, self._batch.due_at - self._monotonic()) if self._batch.count else FLUSH_AFTER_S
