@@ -1,0 +1,189 @@
+"""Run a pack of face models: from the bytes of a photo to its template.
+
+Decode, detect, judge, align, embed. The pack is any pair of ONNX files that a model card describes. One extractor may
+be used from several threads at once; each call computes on the calling thread, so the caller decides how many cores it
+takes and keeps it off the event loop. The same bytes give the same template whatever was extracted before (G7).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+import onnxruntime
+
+from connectors.image_decoder import DecodeLimits, decode_image
+from processors.alignment import scale_of, similarity
+from processors.detection import Face, decode_faces
+from processors.extraction import ExtractedFace, Extraction
+from processors.model_card import ColourOrder, Layout, model_digest
+from processors.quality import judge_face_count, judge_measurements, measure_face
+from processors.refusals import Refusal, RefusalCode
+from processors.templates import to_template
+from schemas.errors import ContractError, IntegrityError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from processors.model_card import ModelCard, ModelInput
+
+_PORTRAIT_FACE_SHARE = 0.55  # of a portrait's side, taken by what the recogniser's crop shows
+_DEFAULT_LIMITS = DecodeLimits()
+
+
+class FaceExtractor:
+    """The two sessions of a pack, opened once; construct it with the card and the folder that holds the card's files.
+
+    Raises (on construction):
+        IntegrityError: a file is missing or its SHA-256 is not the card's.
+        ContractError: a file is no model that onnxruntime can run, or lacks an input or output that the card names.
+    """
+
+    def __init__(self, card: ModelCard, pack_dir: Path, *, limits: DecodeLimits = _DEFAULT_LIMITS) -> None:
+        self.card = card
+        self.model_digest = model_digest(card)
+        self._limits = limits
+        self._target = np.array(card.alignment.points_px, dtype=np.float64)
+        detector, recogniser = card.detector, card.recogniser
+        self._detector_outputs = [
+            name.format(stride=stride)
+            for stride in detector.strides
+            for name in (*detector.score_outputs, detector.box_output, detector.points_output)
+        ]
+        self._detector = _open(pack_dir / detector.file, detector.sha256, detector.input.name, self._detector_outputs)
+        self._recogniser = _open(
+            pack_dir / recogniser.file, recogniser.sha256, recogniser.input.name, [recogniser.output_name]
+        )
+
+    def extract(self, photo: bytes) -> Extraction:
+        """Return the template of the one person in the photo, or the refusal that tells what is wrong with it."""
+        image = decode_image(photo, self._limits)
+        if isinstance(image, Refusal):
+            return image
+        face = self._only_face(image)
+        if isinstance(face, Refusal):
+            return face
+        side = self.card.alignment.crop_side_px
+        crop = _cut(image, face.points_px, self._target, side)
+        if crop is None:
+            return _no_position()
+        found = measure_face(face, crop)
+        refusal = judge_measurements(found, self.card.quality)
+        if refusal is not None:
+            return refusal
+        return ExtractedFace(
+            template=to_template(self._embed(crop)),
+            model_digest=self.model_digest,
+            measurements=found,
+            box_px=face.box_px,
+        )
+
+    def portrait(self, photo: bytes, *, side_px: int) -> NDArray[np.uint8] | Refusal:
+        """Return the head of the one person, upright, `(side_px, side_px, 3)` uint8 RGB, for people to look at."""
+        image = decode_image(photo, self._limits)
+        if isinstance(image, Refusal):
+            return image
+        face = self._only_face(image)
+        if isinstance(face, Refusal):
+            return face
+        inner = side_px * _PORTRAIT_FACE_SHARE
+        target = self._target * (inner / self.card.alignment.crop_side_px) + (side_px - inner) / 2.0
+        cut = _cut(image, face.points_px, target, side_px)
+        return _no_position() if cut is None else np.ascontiguousarray(cut[:, :, ::-1])
+
+    def _only_face(self, image: NDArray[np.uint8]) -> Face | Refusal:
+        """Try the card's sides one after the other; the first that shows a face decides."""
+        faces: tuple[Face, ...] = ()
+        for side in self.card.detector.sides_px:
+            faces = self._detect(image, side)
+            if faces:
+                break
+        return judge_face_count(faces, self.card.quality) or faces[0]
+
+    def _detect(self, image: NDArray[np.uint8], side: int) -> tuple[Face, ...]:
+        """Fit the photo into the upper left of a black square and ask the detector."""
+        height, width = image.shape[:2]
+        scale = side / max(height, width)
+        size = (max(1, round(width * scale)), max(1, round(height * scale)))
+        square = np.zeros((side, side, 3), dtype=np.uint8)
+        square[: size[1], : size[0]] = cv2.resize(
+            image, size, interpolation=cv2.INTER_AREA if scale < 1.0 else cv2.INTER_LINEAR
+        )
+        fed = {self.card.detector.input.name: _as_input(square, self.card.detector.input)}
+        answers = self._detector.run(self._detector_outputs, fed)
+        outputs = dict(zip(self._detector_outputs, answers, strict=True))
+        return decode_faces(outputs, self.card.detector, side_px=side, scale=scale)
+
+    def _embed(self, crop: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return the recogniser's raw vector `(d,)`; one face a call, so that no batch can change it (G7)."""
+        recogniser = self.card.recogniser
+        fed = {recogniser.input.name: _as_input(crop, recogniser.input)}
+        vector = np.asarray(self._recogniser.run([recogniser.output_name], fed)[0], dtype=np.float32).reshape(-1)
+        if vector.size != recogniser.dimension:
+            raise ContractError(
+                f"The recogniser returned {vector.size} numbers, the card says {recogniser.dimension}: correct it."
+            )
+        return vector
+
+
+def _open(path: Path, sha256: str, input_name: str, output_names: list[str]) -> onnxruntime.InferenceSession:
+    """Open a model whose bytes are the card's, for use by the calling thread alone."""
+    try:
+        model = path.read_bytes()
+    except OSError as error:
+        raise IntegrityError(f"The model file {path} cannot be read: run `leadstream assets fetch`.") from error
+    if hashlib.sha256(model).hexdigest() != sha256:
+        raise IntegrityError(f"The model file {path} is not the one in the model card: run `leadstream assets fetch`.")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    try:
+        session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's exceptions share no base of their own
+        raise ContractError(f"onnxruntime cannot run {path}: give it a model that it can.") from error
+    present = {value.name for value in (*session.get_inputs(), *session.get_outputs())}
+    missing = {input_name, *output_names} - present
+    if missing:
+        raise ContractError(
+            f"The model {path} has no {', '.join(sorted(missing))}: correct the names in the model card."
+        )
+    return session
+
+
+def _as_input(image: NDArray[np.uint8], card: ModelInput) -> NDArray[np.float32]:
+    """Turn `(h, w, 3)` uint8 BGR into the batch of one that the card describes."""
+    ordered = image if card.colour_order is ColourOrder.BGR else image[:, :, ::-1]
+    scaled = (ordered.astype(np.float32) - np.array(card.mean, dtype=np.float32)) * np.float32(card.scale)
+    planes = scaled.transpose(2, 0, 1) if card.layout is Layout.NCHW else scaled
+    return np.ascontiguousarray(planes[None])
+
+
+def _cut(
+    image: NDArray[np.uint8], points: NDArray[np.float64], target: NDArray[np.float64], side: int
+) -> NDArray[np.uint8] | None:
+    """Cut the square in which the points come to lie on target, or None if they have no position."""
+    matrix = similarity(points, target)
+    if matrix is None:
+        return None
+    shrink = 2.0 * scale_of(matrix)
+    if shrink < 1.0:  # average first what interpolation would skip over, or a large photo comes out grainy
+        height, width = image.shape[:2]
+        size = (max(1, round(width * shrink)), max(1, round(height * shrink)))
+        image = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
+        factors = np.array([size[0] / width, size[1] / height])
+        matrix = similarity((points + 0.5) * factors - 0.5, target)
+        if matrix is None:
+            return None
+    warped: Any = cv2.warpAffine(image, matrix, (side, side), flags=cv2.INTER_LINEAR, borderValue=(0, 0, 0))
+    return np.asarray(warped, dtype=np.uint8)
+
+
+def _no_position() -> Refusal:
+    return Refusal(
+        code=RefusalCode.NO_FACE,
+        message="The eyes, nose and mouth could not be located: send a frontal photo with the whole face in it.",
+    )

@@ -1,0 +1,190 @@
+"""From the bytes of a photo to a template, on the default pack and the sample photos."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import itertools
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from PIL import Image, ImageFilter
+
+from connectors.face_extractor import FaceExtractor
+from connectors.image_decoder import DecodeLimits
+from processors.extraction import ExtractedFace
+from processors.model_card import model_digest, published_threshold
+from processors.refusals import Refusal, RefusalCode
+from processors.templates import template_to_bytes
+from schemas.errors import ContractError, IntegrityError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from infra.assets import Assets
+
+Photos = dict[str, bytes]
+
+
+@pytest.fixture(scope="module")
+def found(extractor: FaceExtractor, photos: Photos) -> dict[str, ExtractedFace]:
+    extractions = {name: extractor.extract(photo) for name, photo in photos.items()}
+    assert not [name for name, extraction in extractions.items() if isinstance(extraction, Refusal)]
+    return {name: one for name, one in extractions.items() if isinstance(one, ExtractedFace)}
+
+
+def _cosine(one: ExtractedFace, two: ExtractedFace) -> float:
+    return float(one.template.astype(np.float64) @ two.template.astype(np.float64))
+
+
+def _written(image: Image.Image) -> bytes:
+    target = io.BytesIO()
+    image.save(target, format="PNG")
+    return target.getvalue()
+
+
+def _opened(photo: bytes) -> Image.Image:
+    return Image.open(io.BytesIO(photo)).convert("RGB")
+
+
+def _code(extractor: FaceExtractor, photo: bytes) -> RefusalCode | None:
+    extraction = extractor.extract(photo)
+    return extraction.code if isinstance(extraction, Refusal) else None
+
+
+def test_photos_of_one_person_score_above_the_threshold_and_of_two_persons_far_below(
+    found: dict[str, ExtractedFace], assets: Assets
+) -> None:
+    threshold = published_threshold(assets.card, gallery_size=10_000).cosine
+    for one, two in itertools.combinations(found, 2):
+        score = _cosine(found[one], found[two])
+        if one[0] == two[0]:
+            assert score > threshold, (one, two)
+        else:
+            assert score < threshold - 0.2, (one, two)
+
+
+def test_every_template_is_whole_and_names_its_model(found: dict[str, ExtractedFace], assets: Assets) -> None:
+    for one in found.values():
+        assert one.template.shape == (128,)
+        assert len(template_to_bytes(one.template)) == 256
+        assert one.model_digest == model_digest(assets.card)
+        assert one.measurements["inter_eye_px"] >= assets.card.quality.min_inter_eye_px
+
+
+def test_the_same_bytes_give_the_same_template_whatever_ran_before_and_beside_g7(
+    extractor: FaceExtractor, photos: Photos, found: dict[str, ExtractedFace], assets: Assets
+) -> None:
+    names = list(photos) * 3
+    with ThreadPoolExecutor(4) as pool:
+        again = list(pool.map(lambda name: extractor.extract(photos[name]), names))
+    fresh = FaceExtractor(assets.card, assets.pack_dir)
+    for name, extraction in [*zip(names, again, strict=True), ("F1", fresh.extract(photos["F1"]))]:
+        assert isinstance(extraction, ExtractedFace)
+        assert template_to_bytes(extraction.template) == template_to_bytes(found[name].template)
+        assert extraction.measurements == found[name].measurements
+
+
+def test_size_and_turn_of_the_photo_hardly_matter(
+    extractor: FaceExtractor, photos: Photos, found: dict[str, ExtractedFace]
+) -> None:
+    image = _opened(photos["B1"])
+    for changed in (image.resize((image.width // 3, image.height // 3)), image.resize((2000, 2514)), image.rotate(12)):
+        extraction = extractor.extract(_written(changed))
+        assert isinstance(extraction, ExtractedFace)
+        assert _cosine(extraction, found["B1"]) > 0.9
+
+
+def test_a_photo_without_a_face_is_refused(extractor: FaceExtractor) -> None:
+    noise = np.random.default_rng(1).integers(0, 256, (300, 300, 3)).astype(np.uint8)
+    for image in (Image.new("RGB", (400, 500), "grey"), Image.new("RGB", (1, 1)), Image.fromarray(noise)):
+        assert _code(extractor, _written(image)) is RefusalCode.NO_FACE
+
+
+@pytest.mark.parametrize("size", [(5000, 2), (2, 5000), (1, 1), (3000, 1)])
+def test_the_oddest_shapes_are_refused_and_harm_nothing(extractor: FaceExtractor, size: tuple[int, int]) -> None:
+    assert _code(extractor, _written(Image.new("RGB", size))) is RefusalCode.NO_FACE
+
+
+def test_two_persons_are_refused_and_a_small_face_behind_is_not(extractor: FaceExtractor, photos: Photos) -> None:
+    left, right = (_opened(photos[name]).resize((500, 625)) for name in ("B1", "D1"))
+    both = Image.new("RGB", (1000, 625))
+    both.paste(left, (0, 0))
+    both.paste(right, (500, 0))
+    assert _code(extractor, _written(both)) is RefusalCode.SEVERAL_FACES
+    behind = Image.new("RGB", (700, 625))
+    behind.paste(left, (0, 0))
+    behind.paste(right.resize((150, 187)), (530, 0))
+    assert _code(extractor, _written(behind)) is None
+
+
+def test_a_face_of_a_few_pixels_is_refused_with_its_size(extractor: FaceExtractor, photos: Photos) -> None:
+    image = _opened(photos["B1"])
+    extraction = extractor.extract(_written(image.resize((image.width // 10, image.height // 10))))
+    assert isinstance(extraction, Refusal)
+    assert extraction.code is RefusalCode.FACE_TOO_SMALL
+    assert 10 < extraction.measurements["inter_eye_px"] < 18
+    assert "18 are needed" in extraction.message
+
+
+@pytest.mark.parametrize("name", ["A2", "B1", "D1", "E1"])
+def test_a_smeared_face_is_refused_with_its_sharpness(extractor: FaceExtractor, photos: Photos, name: str) -> None:
+    extraction = extractor.extract(_written(_opened(photos[name]).filter(ImageFilter.GaussianBlur(11))))
+    assert isinstance(extraction, Refusal)
+    assert extraction.code is RefusalCode.FACE_TOO_BLURRED
+    assert extraction.measurements["sharpness"] < 0.02
+
+
+def test_limits_and_broken_files_are_refused_before_any_model_runs(assets: Assets, photos: Photos) -> None:
+    strict = FaceExtractor(assets.card, assets.pack_dir, limits=DecodeLimits(max_pixels=10_000))
+    assert _code(strict, photos["A1"]) is RefusalCode.IMAGE_TOO_LARGE
+    assert _code(strict, b"no photo") is RefusalCode.UNDECODABLE
+
+
+@pytest.mark.parametrize("name", ["A1", "B1", "C4", "F1"])
+def test_a_portrait_shows_the_same_face_in_its_middle(
+    extractor: FaceExtractor, photos: Photos, found: dict[str, ExtractedFace], name: str
+) -> None:
+    portrait = extractor.portrait(photos[name], side_px=240)
+    assert not isinstance(portrait, Refusal)
+    assert portrait.shape == (240, 240, 3)
+    again = extractor.extract(_written(Image.fromarray(portrait)))
+    assert isinstance(again, ExtractedFace)
+    assert _cosine(again, found[name]) > 0.8
+    left, top, width, height = again.box_px
+    assert abs(left + width / 2 - 120) < 25
+    assert abs(top + height / 2 - 120) < 25
+
+
+def test_there_is_no_portrait_without_a_face(extractor: FaceExtractor) -> None:
+    refusal = extractor.portrait(_written(Image.new("RGB", (300, 300))), side_px=240)
+    assert isinstance(refusal, Refusal)
+    assert refusal.code is RefusalCode.NO_FACE
+
+
+def test_a_template_shows_in_no_repr_g10(found: dict[str, ExtractedFace]) -> None:
+    assert "template" not in repr(found["A1"])
+    assert "array" not in repr(found["A1"])
+
+
+def test_a_pack_that_is_not_the_cards_is_not_run(assets: Assets, tmp_path: Path) -> None:
+    with pytest.raises(IntegrityError, match="cannot be read"):
+        FaceExtractor(assets.card, tmp_path)
+    pack = shutil.copytree(assets.pack_dir, tmp_path / "pack")
+    model = pack / assets.card.recogniser.file
+    model.write_bytes(model.read_bytes() + b"\x00")
+    with pytest.raises(IntegrityError, match="not the one in the model card"):
+        FaceExtractor(assets.card, pack)
+
+
+def test_a_card_with_a_wrong_name_or_size_is_told_so(assets: Assets, photos: Photos) -> None:
+    recogniser = dataclasses.replace(assets.card.recogniser, output_name="fc2")
+    with pytest.raises(ContractError, match="has no fc2"):
+        FaceExtractor(dataclasses.replace(assets.card, recogniser=recogniser), assets.pack_dir)
+    recogniser = dataclasses.replace(assets.card.recogniser, dimension=512)
+    wrong = FaceExtractor(dataclasses.replace(assets.card, recogniser=recogniser), assets.pack_dir)
+    with pytest.raises(ContractError, match="returned 128 numbers, the card says 512"):
+        wrong.extract(photos["A1"])
