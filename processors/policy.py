@@ -68,26 +68,52 @@ def parse_policy(document: Mapping[str, Any]) -> Policy:
         if not isinstance(found, dict) or set(found) != keys:
             raise ContractError(f"Policy: table [{table}] must hold exactly {', '.join(sorted(keys))}.")
     users, probes = document["users"], document["probes"]
-    try:
-        policy = Policy(
-            version=str(document["version"]),
-            roles=frozenset(users["roles"]),
-            courses=frozenset(users["courses"]),
-            agreements=MappingProxyType(dict(users["agreements"])),
-            reasons=frozenset(probes["reasons"]),
-            legal_bases=frozenset(probes["legal_bases"]),
-            sources=frozenset(probes["sources"]),
-            prohibited_sources=MappingProxyType(dict(probes["prohibited_sources"])),
-            enrolment_sources=frozenset(document["enrolment"]["sources"]),
-            minimum_reason_text_characters=int(probes["minimum_reason_text_characters"]),
-            minimum_candidates=int(probes["minimum_candidates"]),
-            maximum_candidates=int(probes["maximum_candidates"]),
-        )
-    except (TypeError, ValueError) as error:
-        raise ContractError(f"Policy: a value is of the wrong kind ({type(error).__name__}).") from None
+    policy = Policy(
+        version=_word(document["version"]),
+        roles=_words(users["roles"]),
+        courses=_words(users["courses"]),
+        agreements=_glossary(users["agreements"]),
+        reasons=_words(probes["reasons"]),
+        legal_bases=_words(probes["legal_bases"]),
+        sources=_words(probes["sources"]),
+        prohibited_sources=_glossary(probes["prohibited_sources"]),
+        enrolment_sources=_words(document["enrolment"]["sources"]),
+        minimum_reason_text_characters=_count(probes["minimum_reason_text_characters"]),
+        minimum_candidates=_count(probes["minimum_candidates"]),
+        maximum_candidates=_count(probes["maximum_candidates"]),
+    )
     if policy.sources & set(policy.prohibited_sources):
         raise ContractError("Policy: a source type is both allowed and prohibited.")
+    if policy.enrolment_sources & {*policy.sources, *policy.prohibited_sources}:
+        raise ContractError("Policy: a source of probes may not be enrolled; probes never become part of the gallery.")
+    if policy.minimum_candidates > policy.maximum_candidates:
+        raise ContractError("Policy: minimum_candidates is above maximum_candidates.")
     return policy
+
+
+def _word(value: Any) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise ContractError("Policy: a text is missing, empty or of another kind.")
+    return value
+
+
+def _words(value: Any) -> frozenset[str]:
+    # A bare text would count as its letters, and an empty list as no rule at all (G3, G4).
+    if not isinstance(value, list) or not value:
+        raise ContractError("Policy: a list must hold at least one text; write it in square brackets.")
+    return frozenset(map(_word, value))
+
+
+def _glossary(value: Any) -> Mapping[str, str]:
+    if not isinstance(value, dict) or not value:
+        raise ContractError("Policy: a table must hold at least one entry.")
+    return MappingProxyType({_word(name): _word(text) for name, text in value.items()})
+
+
+def _count(value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ContractError("Policy: a number must be whole and at least 1.")
+    return value
 
 
 def refusal_of_search(request: ProbeSubmitted, directory: Directory, policy: Policy, at: datetime) -> Refusal | None:
