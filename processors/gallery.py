@@ -28,8 +28,7 @@ BARRING = frozenset({WithdrawalCause.SEALED, WithdrawalCause.EXPUNGED})
 class Verdict(Enum):
     """What a gallery record means for the replica."""
 
-    COUNTS = "newer than all before: apply it"
-    REPEATS = "the one that counts, once more: nothing to do"
+    COUNTS = "not older than any before: apply it"
     LATE = "older than the one that counts: ignore it, and put that one at the end again"
 
 
@@ -53,7 +52,11 @@ class GalleryLedger:
         self._superseded_by_late: set[str] = set()
 
     def judge(self, event: TemplatesEnrolled | TemplatesWithdrawn, position: SourcePosition) -> Verdict:
-        """Take note of a gallery record at its position in the gallery topic and say what it means."""
+        """Take note of a gallery record at its position in the gallery topic and say what it means.
+
+        Of several records from one source offset the last counts: a repeated decision may differ, and the last is the
+        one that compaction keeps, so that an old replica and one made from the compacted log agree (G7).
+        """
         key = booking_key(event.ori, event.booking_number)
         before = self._entries.get(key)
         if before is not None and event.source.offset < before.source_offset:
@@ -65,8 +68,7 @@ class GalleryLedger:
             (position.partition, position.offset),
             event.cause if isinstance(event, TemplatesWithdrawn) else None,
         )
-        repeats = before is not None and event.source.offset == before.source_offset
-        return Verdict.REPEATS if repeats else Verdict.COUNTS
+        return Verdict.COUNTS
 
     def barred_by(self, key: str) -> WithdrawalCause | None:
         """Return the order that keeps a booking out, or None."""
