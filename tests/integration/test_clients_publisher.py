@@ -34,9 +34,9 @@ ORI = uuid4().hex[:9].upper()
 
 
 @pytest.fixture(scope="module")
-def config(bootstrap: str) -> dict[str, str]:
+def config(bootstrap: str) -> dict[str, str | int | bool]:
     TopicAdmin(bootstrap).apply(TOPICS.values())
-    return {"bootstrap.servers": bootstrap}
+    return {"bootstrap.servers": bootstrap, "log_level": 0}
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def key() -> SigningKey:
 
 
 @pytest.fixture
-def publisher(config: dict[str, str], key: SigningKey) -> Iterator[SignedPublisher]:
+def publisher(config: dict[str, str | int | bool], key: SigningKey) -> Iterator[SignedPublisher]:
     with SignedPublisher(config, key, max_in_flight=50) as publisher:
         yield publisher
 
@@ -66,7 +66,7 @@ def order(number: str, court: str = "Superior Court") -> RecordOrderReceived:
 
 
 def test_a_published_record_stands_where_the_publisher_says_and_its_signature_holds(
-    config: dict[str, str], publisher: SignedPublisher, key: SigningKey
+    config: dict[str, str | int | bool], publisher: SignedPublisher, key: SigningKey
 ) -> None:
     event = order("B-1")
     position = publisher.publish(event)
@@ -103,7 +103,9 @@ def test_a_record_that_no_broker_takes_is_not_retried_and_not_lost_in_a_bulk_loa
     publisher.flush()
 
 
-def test_records_are_framed_for_a_schema_registry_where_there_is_one(config: dict[str, str], key: SigningKey) -> None:
+def test_records_are_framed_for_a_schema_registry_where_there_is_one(
+    config: dict[str, str | int | bool], key: SigningKey
+) -> None:
     registry = {7: CURRENT_VERSIONS["leadstream.access.AccessGranted"]}
     event = AccessGranted(
         event_id=uuid4(), occurred_at=AT, actor="user:administrator", user_id="jdoe", reason="appointed"
