@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from schemas.events import Capture
 
 ACTOR = "system:worker"
+MAX_BOOKING_NUMBER_CHARACTERS = 64
 _REFUSAL_OF_CAUSE = {
     WithdrawalCause.SEALED: Refusal(
         code=RefusalCode.RECORD_SEALED,
@@ -54,6 +55,23 @@ def captures_to_extract(booking: BookingRecorded, policy: Policy) -> tuple[Captu
         and capture.pose is Pose.FRONTAL
         and capture.source in policy.enrolment_sources
     )
+
+
+def refusal_of_booking(event: BookingRecorded | RecordOrderReceived) -> Refusal | None:
+    """Return what is wrong with a booking event in itself, or None."""
+    if not 1 <= len(event.booking_number) <= MAX_BOOKING_NUMBER_CHARACTERS:
+        return Refusal(
+            code=RefusalCode.BOOKING_NUMBER_INVALID,
+            message=f"A booking number has 1 to {MAX_BOOKING_NUMBER_CHARACTERS} characters.",
+        )
+    captures = [capture.capture_id for capture in event.captures] if isinstance(event, BookingRecorded) else []
+    if len(set(captures)) != len(captures):
+        # A candidate names its capture by this id; two photos under one could not be told apart.
+        return Refusal(
+            code=RefusalCode.CAPTURE_REPEATED,
+            message="Two captures of the booking have the same capture_id; give each its own.",
+        )
+    return None
 
 
 def refuse(
@@ -138,7 +156,7 @@ def obey(
     """Return the gallery record of a court order and the answer to whoever sent it.
 
     An expungement cannot be undone: neither a seal nor an unseal weakens it. An unseal lets the next BookingRecorded of
-    the booking enrol again.
+    the booking enrol again; where nothing is sealed it takes nothing out, so that sending it twice does no harm.
     """
     if barred_by is WithdrawalCause.EXPUNGED and order.order is not OrderKind.EXPUNGE:
         return None, refuse(order, position, refusal_of_barred(barred_by), at)
@@ -147,6 +165,8 @@ def obey(
         OrderKind.EXPUNGE: (WithdrawalCause.EXPUNGED, BookingOutcome.WITHDRAWN),
         OrderKind.UNSEAL: (WithdrawalCause.ORDER_LIFTED, BookingOutcome.ORDER_LIFTED),
     }[order.order]
+    if order.order is OrderKind.UNSEAL and barred_by is None:
+        return None, _answer(order, position, at, outcome)
     return (
         withdrawal(order, position, cause, at, order_event_id=order.event_id),
         _answer(order, position, at, outcome),

@@ -46,7 +46,7 @@ class Bookings:
             # A partition is worked through in order, so what came later was decided after this and its answer.
             log.info("booking event repeated after a later one", booking=key, position=str(record.position))
             return
-        refusal = self._context.replica.directory.refusal_of(record, event)
+        refusal = self._context.replica.directory.refusal_of(record, event) or enrolment.refusal_of_booking(event)
         barred_by = self._context.replica.ledger.barred_by(key)
         if refusal is not None:
             await self._context.publish(enrolment.refuse(event, record.position, refusal, self._context.clock()))
