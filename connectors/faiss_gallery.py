@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from processors.candidates import EnrolledTemplate, GalleryChange
 
 _SLACK = 2e-3
-"""How far FAISS's inner product may lie from the exact cosine: rounding to half precision changes a length by at most
-2**-11, so a product by less than 1e-3; float32 summation adds below 1e-6."""
+"""How far FAISS's inner product may lie from the exact cosine: the probe's length is off by at most 2**-11, an enrolled
+template's by 1e-3 (`processors/templates.py`); float32 summation adds below 1e-6."""
 
 
 class FaissGallery:
@@ -99,7 +99,8 @@ class FaissGallery:
 
     @staticmethod
     def _score(probe: npt.NDArray[np.float32], enrolled: EnrolledTemplate) -> ScoredCapture:
-        # Half precision leaves templates a little off unit length, which would give cosines above 1.
+        # Half precision leaves templates a little off unit length, which would give cosines above 1. Products of half
+        # precision numbers and their sums are exact in double precision, so every machine comes to the same score.
         one, other = probe.astype(np.float64), enrolled.template.astype(np.float64)
         exact = float(np.dot(one, other) / math.sqrt(np.dot(one, one) * np.dot(other, other)))
         return ScoredCapture(

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _WIRE = np.dtype("<f2")
-_UNIT_TOLERANCE = 0.005  # rounding 128 to 2048 components to half precision moves the length by less
+# Rounding to half precision moves a length by at most 2**-11. A looser bound would let templates in that a search by
+# inner product ranks below where their cosine belongs (`connectors/faiss_gallery.py`).
+_UNIT_TOLERANCE = 0.001
 
 
 def to_template(vector: NDArray[np.float32] | NDArray[np.float64]) -> NDArray[np.float32]:
