@@ -88,6 +88,7 @@ class Sink:
         self._appended: dict[TopicPartition, int] = {}
         self._unchecked: dict[TopicPartition, Tip] = {}
         self._batch = _Batch()
+        self._ends: Mapping[TopicPartition, int] = {}
         self._rows = 0
         self._waiting_for = ""
         self._warned_at: float | None = None
@@ -95,7 +96,7 @@ class Sink:
     @property
     def progress(self) -> SinkProgress:
         """How far it is; may be asked from another thread."""
-        ends = self._log_reader.ends()
+        ends = self._ends
         behind = [max(0, ends[place] - offset) for place, offset in dict(self._appended).items() if place in ends]
         return SinkProgress(rows=self._rows, lag_records=sum(behind) if behind else None, waiting_for=self._waiting_for)
 
@@ -128,6 +129,8 @@ class Sink:
         wait_s = max(0.0, self._batch.due_at - self._monotonic()) if self._batch.count else FLUSH_AFTER_S
         for record in self._log_reader.read(wait_s):
             self._take(record)
+        # Kept for whoever asks from another thread: the Kafka client lets only one thread in at a time.
+        self._ends = self._log_reader.ends()
 
     def _take(self, record: LogRecord) -> None:
         place = (record.topic, record.partition)

@@ -16,7 +16,7 @@ import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from infra.brokers.process import LOOPBACK, free_port, tail
+from infra.brokers.process import LOOPBACK, ChildProcess, free_port, tail
 from schemas.errors import IntegrityError, TransientError, UsageError
 
 if TYPE_CHECKING:
@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 _KAFKA = Path(__file__).parent.parent / "kafka"
 _FETCH_TIMEOUT_S = 900
 _FORMAT_TIMEOUT_S = 60
-_HEAP = ("-Xms256m", "-Xmx512m", "-XX:+ExitOnOutOfMemoryError")
+# The quick compiler only: it halves the processor time of a start (8 s to 4.5 s), and 600,000 records of 1 kB cost the
+# broker no more with it than with both (5.3 s against 6.8 s).
+_JVM = ("-Xms256m", "-Xmx512m", "-XX:+ExitOnOutOfMemoryError", "-XX:TieredStopAtLevel=1", "-Djava.awt.headless=true")
 
 
 class ApacheKafka:
@@ -56,12 +58,12 @@ class ApacheKafka:
         """Write the settings for this start; return the command that runs with them."""
         settings = self._write_settings(data, port)
         logging_options = [f"-Dlog4j2.configurationFile={_KAFKA / 'log4j2.xml'}", f"-Dleadstream.data={data}"]
-        return [*self._java_command(), *_HEAP, *logging_options, "kafka.Kafka", str(settings)]
+        return [*self._java_command(), *logging_options, "kafka.Kafka", str(settings)]
 
     def _java_command(self) -> list[str]:
         # Jar by jar from the pinned list: a file that somebody put beside them is not on the class path.
         class_path = os.pathsep.join(str(self._jars / jar) for jar in pinned_jars())
-        return [_java(), "-Djava.awt.headless=true", "-cp", class_path]
+        return [_java(), *_JVM, "-cp", class_path]
 
     def _write_settings(self, data: Path, port: int) -> Path:
         # The controller needs a port of its own although nobody but this process talks to it.
@@ -82,19 +84,16 @@ class ApacheKafka:
         # A cluster id of its own for each data folder, kept in its meta.properties: a client that comes back sees at
         # once when it reached another cluster.
         settings = self._write_settings(data, free_port())
+        tool = ["kafka.tools.StorageTool", "format", "--cluster-id", _cluster_id(), "--config", str(settings)]
         log = data / "console.log"
-        with log.open("ab") as console:
-            since = console.tell()
-            tool = ["kafka.tools.StorageTool", "format", "--cluster-id", _cluster_id(), "--config", str(settings)]
-            done = subprocess.run(  # noqa: S603 - our own command
-                [*self._java_command(), *tool],
-                stdin=subprocess.DEVNULL,
-                stdout=console,
-                stderr=subprocess.STDOUT,
-                timeout=_FORMAT_TIMEOUT_S,
-                check=False,
-            )
-        if done.returncode != 0:
+        since = log.stat().st_size if log.exists() else 0
+        child = ChildProcess([*self._java_command(), *tool], folder=data, console=log)
+        try:
+            child.start()
+            child.wait(_FORMAT_TIMEOUT_S)
+        finally:
+            child.kill()
+        if child.poll() != 0:
             raise TransientError(f"Kafka's storage could not be formatted. {self.advice}\n{tail(log, since=since)}")
 
 

@@ -1,0 +1,243 @@
+"""`agency`, `user`, `publisher`: who may publish and who may search; each act is a signed event with its actor."""
+
+from __future__ import annotations
+
+import hashlib
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from connectors.access import AccessAdministration
+from connectors.signing_keys import SigningKey
+from infra import wiring
+from infra.commands.common import Data, load_key, say, signed
+from infra.data_folder import DataFolder
+from infra.settings import load_settings
+from processors.access import ROOT_ADMINISTRATOR, Role
+from schemas.errors import DomainFault, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from connectors.publishing import SignedPublisher
+    from infra.settings import Settings
+    from schemas.events import Event
+    from schemas.positions import SourcePosition
+
+agency = typer.Typer(help="Agencies that take part.", no_args_is_help=True)
+user = typer.Typer(help="People: registered, trained, agreed, granted, restricted, revoked.", no_args_is_help=True)
+publisher = typer.Typer(help="Booking systems, case tools and gateways.", no_args_is_help=True)
+
+Actor = Annotated[str, typer.Option("--as", help="User id of the administrator who does it.")]
+Ori = Annotated[str, typer.Option("--ori", help="ORI of the agency.")]
+Reason = Annotated[str, typer.Option("--reason", help="Why, in words; it is audited.")]
+
+
+@dataclass(frozen=True, slots=True)
+class _Confirmed:
+    """Publishes, then folds the access topic as a worker does: an act that changes nothing is told at once."""
+
+    connection: SignedPublisher
+    settings: Settings
+
+    def publish(self, event: Event) -> SourcePosition:
+        """Return where the event stands, if it has effect.
+
+        Raises:
+            DomainFault: it has none; the code and the text say why.
+        """
+        position = self.connection.publish(event)
+        refusal = wiring.access_refusal(self.settings, position)
+        if refusal is not None:
+            raise DomainFault(refusal.code, refusal.message)
+        return position
+
+
+@contextmanager
+def _acting(data: Path | None, actor: str) -> Iterator[tuple[AccessAdministration, DataFolder]]:
+    settings = load_settings(data)
+    folder = DataFolder(settings.data)
+    folder.require()
+    key = load_key(folder.user_key(actor), f"user {actor}", "Act as somebody whose key is here: --as USER.")
+    with signed(settings, key) as connection:
+        confirmed = _Confirmed(connection, settings)
+        yield AccessAdministration(confirmed, f"user:{actor}"), folder
+
+
+def _own_key(path: Path) -> SigningKey:
+    """Return the key at a path, made now if there is none: registering again keeps the key."""
+    return SigningKey.load(path) if path.is_file() else SigningKey.create(path)
+
+
+@agency.command("register")
+def register_agency(
+    ori: Annotated[str, typer.Argument(help="ORI: nine characters, A-Z and 0-9.")],
+    name: Annotated[str, typer.Option("--name", help="Name of the agency.")],
+    actor: Actor = ROOT_ADMINISTRATOR,
+    data: Data = None,
+) -> None:
+    """Let an agency take part."""
+    with _acting(data, actor) as (administration, _):
+        administration.register_agency(ori=ori, name=name)
+    say(f"Agency {ori} is registered.")
+
+
+@publisher.command("register")
+def register_publisher(
+    publisher_id: Annotated[str, typer.Argument(help="Identity of the system.")],
+    ori: Ori,
+    may: Annotated[
+        list[str] | None,
+        typer.Option("--may", help="Record it may publish; repeat. Default: BookingRecorded, RecordOrderReceived."),
+    ] = None,
+    public_key: Annotated[
+        str | None,
+        typer.Option(help="Its Ed25519 public key, 64 hex digits; without it a key is made on this machine."),
+    ] = None,
+    actor: Actor = ROOT_ADMINISTRATOR,
+    data: Data = None,
+) -> None:
+    """Let a system publish for one agency."""
+    with _acting(data, actor) as (administration, folder):
+        key = _public_key(public_key) if public_key else _own_key(folder.publisher_key(publisher_id)).public_key
+        administration.register_publisher(
+            publisher_id=publisher_id,
+            ori=ori,
+            public_key=key,
+            may_publish=tuple(may or ("BookingRecorded", "RecordOrderReceived")),
+        )
+    say(f"Publisher {publisher_id} is registered for {ori}.")
+
+
+@user.command("register")
+def register_user(
+    user_id: Annotated[str, typer.Argument(help="Username.")],
+    ori: Ori,
+    role: Annotated[list[Role], typer.Option("--role", help="Repeat for several.")],
+    name: Annotated[str, typer.Option("--name", help="Name as the agency writes it.")] = "",
+    public_key: Annotated[
+        str | None,
+        typer.Option(help="Ed25519 public key, 64 hex digits; without it a key is made on this machine."),
+    ] = None,
+    actor: Actor = ROOT_ADMINISTRATOR,
+    data: Data = None,
+) -> None:
+    """Make a person known; that alone allows nothing."""
+    with _acting(data, actor) as (administration, folder):
+        key = _public_key(public_key) if public_key else _own_key(folder.user_key(user_id)).public_key
+        administration.register_user(
+            user_id=user_id,
+            display_name=name or user_id,
+            ori=ori,
+            roles=tuple(str(each) for each in role),
+            public_key=key,
+        )
+    say(f"User {user_id} is registered; next: leadstream user train, accept, grant.")
+
+
+@user.command("train")
+def train(
+    user_id: Annotated[str, typer.Argument(help="Username.")],
+    course: Annotated[str, typer.Option(help="Course.")] = "FACE-101",
+    version: Annotated[str, typer.Option(help="Version of the course.")] = "1",
+    material: Annotated[Path | None, typer.Option(help="Training material; its SHA-256 is recorded.")] = None,
+    days: Annotated[int, typer.Option(min=1, help="How long it counts.")] = 365,
+    actor: Actor = ROOT_ADMINISTRATOR,
+    data: Data = None,
+) -> None:
+    """Record a completed course; the acting administrator approves it."""
+    completed_at = wiring.now()
+    with _acting(data, actor) as (administration, _):
+        administration.record_training(
+            user_id=user_id,
+            course=course,
+            course_version=version,
+            material_sha256=_digest(material),
+            approved_by=actor,
+            completed_at=completed_at,
+            expires_at=completed_at + timedelta(days=days),
+        )
+    say(f"{user_id} completed {course}; it counts for {days} days.")
+
+
+@user.command("accept")
+def accept(
+    user_id: Annotated[str, typer.Argument(help="Username; the user's own key signs.")],
+    agreement: Annotated[str | None, typer.Option(help="Agreement; default: all that the policy asks for.")] = None,
+    version: Annotated[str | None, typer.Option(help="Version; default: the policy's.")] = None,
+    document: Annotated[Path | None, typer.Option(help="Document shown; its SHA-256 is recorded.")] = None,
+    data: Data = None,
+) -> None:
+    """Accept agreements, as the user."""
+    wanted = wiring.policy(load_settings(data)).agreements
+    if agreement is not None:
+        wanted = {agreement: version or wanted.get(agreement, "1")}
+    with _acting(data, user_id) as (administration, _):
+        for name, accepted in wanted.items():
+            administration.record_agreement(
+                user_id=user_id,
+                agreement=name,
+                agreement_version=accepted,
+                document_sha256=_digest(document),
+            )
+            say(f"{user_id} accepted {name} version {accepted}.")
+
+
+@user.command("grant")
+def grant(
+    user_id: Annotated[str, typer.Argument(help="Username.")],
+    reason: Reason,
+    actor: Actor = ROOT_ADMINISTRATOR,
+    data: Data = None,
+) -> None:
+    """Open a user's access, as far as training, agreements and policy allow."""
+    with _acting(data, actor) as (administration, _):
+        administration.grant(user_id=user_id, reason=reason)
+    say(f"Access of {user_id} is granted.")
+
+
+@user.command("restrict")
+def restrict(
+    user_id: Annotated[str, typer.Argument(help="Username.")],
+    reason: Reason,
+    actor: Actor = ROOT_ADMINISTRATOR,
+    data: Data = None,
+) -> None:
+    """Stop a user's searches until access is granted again."""
+    with _acting(data, actor) as (administration, _):
+        administration.restrict(user_id=user_id, reason=reason)
+    say(f"Access of {user_id} is restricted.")
+
+
+@user.command("revoke")
+def revoke(
+    user_id: Annotated[str, typer.Argument(help="Username.")],
+    reason: Reason,
+    actor: Actor = ROOT_ADMINISTRATOR,
+    data: Data = None,
+) -> None:
+    """End a user's access; searches that wait are refused as well."""
+    with _acting(data, actor) as (administration, _):
+        administration.revoke(user_id=user_id, reason=reason)
+    say(f"Access of {user_id} is revoked.")
+
+
+def _public_key(digits: str) -> bytes:
+    try:
+        return bytes.fromhex(digits)
+    except ValueError:
+        raise UsageError("A public key is 64 hexadecimal digits.") from None
+
+
+def _digest(document: Path | None) -> str:
+    """Return the SHA-256 of a document, or of nothing where none was named."""
+    if document is None:
+        return hashlib.sha256(b"").hexdigest()
+    try:
+        return hashlib.sha256(document.read_bytes()).hexdigest()
+    except OSError as error:
+        raise UsageError(f"{document} cannot be read: {error.strerror}.") from None

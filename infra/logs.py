@@ -1,0 +1,58 @@
+"""Logs of a role: one JSON object a line on standard error, UTC, never a stack trace, never an image or a template."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+import structlog
+
+QUIET = ("faust", "mode", "aiokafka", "kafka")
+"""Libraries whose own lines matter only from warning on."""
+
+
+def configure(level: str, role: str) -> None:
+    """Send our own lines and those of the libraries to standard error, each with the role that wrote it."""
+    shared: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _without_trace,
+    ]
+    structlog.configure(
+        processors=[*shared, structlog.processors.JSONRenderer(sort_keys=True)],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+    structlog.contextvars.bind_contextvars(role=role)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[*shared, structlog.stdlib.add_logger_name],
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                structlog.processors.JSONRenderer(sort_keys=True),
+            ],
+        ),
+    )
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(level.upper())
+    for name in QUIET:
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def _without_trace(
+    _logger: object,
+    _method: str,
+    line: structlog.typing.EventDict,
+) -> structlog.typing.EventDict:
+    """Drop stack traces: their lines may quote a record (G10). The kind of the exception stays."""
+    info = line.pop("exc_info", None)
+    line.pop("stack_info", None)
+    if isinstance(info, BaseException):
+        line["exception"] = type(info).__name__
+    elif isinstance(info, tuple) and info[0] is not None:
+        line["exception"] = info[0].__name__
+    return line

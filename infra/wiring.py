@@ -1,0 +1,201 @@
+"""The composition root: settings in, roles out; the one place where streams meet connectors."""
+
+from __future__ import annotations
+
+import tomllib
+from datetime import UTC, datetime
+from importlib.resources import files
+from typing import TYPE_CHECKING
+
+from connectors.audit_reader import AuditReader
+from connectors.audit_store import AuditStore, open_store
+from connectors.clickhouse_client import ClickHouseServer
+from connectors.face_extractor import FaceExtractor
+from connectors.faiss_gallery import FaissGallery
+from connectors.kafka_log import KafkaLog
+from connectors.key_custody import FileMasterKey
+from connectors.log_reader import LogReader
+from connectors.object_store import ObjectStore
+from infra import assets, clickhouse
+from infra.data_folder import DataFolder
+from processors.access import Directory
+from processors.model_card import model_digest, published_threshold
+from processors.policy import parse_policy
+from schemas.codec import decode_for
+from schemas.errors import ContractError, IntegrityError, UsageError
+from schemas.topics import ACCESS
+from streams.sink import Sink
+from streams.worker import Worker, WorkerParts, WorkerSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from importlib.resources.abc import Traversable
+    from pathlib import Path
+
+    from infra.settings import Settings
+    from processors.model_card import ModelCard
+    from processors.policy import Policy
+    from processors.refusals import Refusal
+    from schemas.positions import SourcePosition
+    from schemas.records import LogRecord
+
+KafkaConfig = dict[str, str | int | bool]
+
+
+def now() -> datetime:
+    """Return the time, UTC."""
+    return datetime.now(UTC)
+
+
+def as_utc(instant: datetime) -> datetime:
+    """Return an instant typed at the command line; without a zone it is UTC."""
+    return instant.replace(tzinfo=UTC) if instant.tzinfo is None else instant
+
+
+def kafka_config(settings: Settings) -> KafkaConfig:
+    """Return the Kafka client's settings.
+
+    Raises:
+        UsageError: no broker is named and none runs on this data folder.
+    """
+    bootstrap = settings.kafka_bootstrap
+    if not bootstrap:
+        facts = DataFolder(settings.data).announced("broker")
+        if facts is None:
+            raise UsageError(
+                f"No broker runs on {settings.data}: start `leadstream up --data {settings.data}` in another terminal, "
+                "or set LEADSTREAM_KAFKA_BOOTSTRAP.",
+            )
+        bootstrap = str(facts["bootstrap"])
+    return {"bootstrap.servers": bootstrap}
+
+
+def object_store(settings: Settings) -> ObjectStore:
+    """Open the object store with the master key."""
+    folder = DataFolder(settings.data)
+    wrapper = FileMasterKey.load(settings.master_key or folder.master_key)
+    # `init` makes the store; a store that is not there now is away, not new.
+    return ObjectStore(settings.object_store or folder.objects, wrapper, create=False)
+
+
+def policy(settings: Settings) -> Policy:
+    """Read the policy in force.
+
+    Raises:
+        UsageError: the file is missing or no policy; the text says why.
+    """
+    source: Path | Traversable = settings.policy or files("infra").joinpath("policy", "default.toml")
+    try:
+        return parse_policy(tomllib.loads(source.read_text(encoding="utf-8")))
+    except (OSError, tomllib.TOMLDecodeError, ContractError) as error:
+        raise UsageError(f"Policy {source}: {error}") from None
+
+
+def extractor(settings: Settings) -> FaceExtractor:
+    """Open the default model pack, fetched if need be, or the one beside an agency's own card."""
+    if settings.model_card is not None:
+        return FaceExtractor(assets.load_card(settings.model_card), settings.model_card.parent)
+    found = assets.fetch(settings.assets, lambda _: None, samples=False)
+    return FaceExtractor(found.card, found.pack_dir)
+
+
+def directory(settings: Settings) -> Directory:
+    """Return a directory that trusts the first administrator and knows nobody else yet."""
+    return Directory(DataFolder(settings.data).root_public_key(settings.administrator_key))
+
+
+def worker(settings: Settings, name: str) -> Worker:
+    """Join a worker."""
+    faces = extractor(settings)
+    config = kafka_config(settings)
+    folder = DataFolder(settings.data).worker(name)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    dimension = faces.card.recogniser.dimension
+    return Worker(
+        WorkerSettings(
+            name=name,
+            brokers=str(config["bootstrap.servers"]),
+            data=folder,
+            extraction_threads=settings.extraction_threads,
+            barrier_limit_s=settings.barrier_limit_s,
+            dead_letter_limit=settings.dead_letter_limit,
+        ),
+        WorkerParts(
+            kafka=KafkaLog(config),
+            gallery=FaissGallery(dimension=dimension, model_digest=model_digest(faces.card)),
+            directory=directory(settings),
+            dimension=dimension,
+            policy=policy(settings),
+            extractor=faces,
+            objects=object_store(settings),
+            clock=now,
+            threshold_of=lambda templates: threshold(faces.card, templates),
+        ),
+    )
+
+
+def audit_place(settings: Settings) -> Path | ClickHouseServer:
+    """Return where the audit trail is."""
+    return ClickHouseServer(dsn=settings.clickhouse) if settings.clickhouse else DataFolder(settings.data).audit
+
+
+def audit_store(settings: Settings) -> AuditStore:
+    """Open the audit trail for appending."""
+    return open_store(audit_place(settings), clickhouse.load_schema())
+
+
+def audit_reader(settings: Settings) -> AuditReader:
+    """Open the audit trail for questions."""
+    return AuditReader(audit_place(settings), clickhouse.load_schema())
+
+
+def sink(settings: Settings, trail: AuditStore) -> Sink:
+    """Join a sink."""
+    return Sink(log_reader=LogReader(kafka_config(settings)), trail=trail)
+
+
+def access_refusal(settings: Settings, position: SourcePosition) -> Refusal | None:
+    """Return why an access event changes nothing, as every worker will find, or None.
+
+    Raises:
+        TransientError: Kafka does not deliver the access topic.
+        ContractError: the event cannot be applied; the text says why.
+    """
+    for record, outcome in _folded(directory(settings), settings, position.offset + 1):
+        if record.offset == position.offset:
+            if isinstance(outcome, ContractError):
+                raise outcome
+            return outcome
+    raise IntegrityError(f"{position} is not in Kafka any more.")
+
+
+def directory_as_published(settings: Settings) -> Directory:
+    """Return the directory as of now.
+
+    Raises:
+        TransientError: Kafka does not deliver the access topic.
+    """
+    found = directory(settings)
+    end = KafkaLog(kafka_config(settings)).end_offsets([ACCESS])[ACCESS, 0]
+    for _ in _folded(found, settings, end):
+        continue
+    return found
+
+
+def _folded(
+    found: Directory,
+    settings: Settings,
+    end: int,
+) -> Iterator[tuple[LogRecord, Refusal | ContractError | None]]:
+    """Fold the access topic up to an offset, and yield what each record did."""
+    for record in KafkaLog(kafka_config(settings)).read(ACCESS, 0, 0, end):
+        try:
+            yield record, found.apply(record, decode_for(ACCESS, record.value))
+        except ContractError as error:
+            yield record, error
+
+
+def threshold(card: ModelCard, templates: int) -> float:
+    """Return the pack's published cosine threshold for a gallery of this many templates."""
+    largest = max(entry.gallery_size for entry in card.thresholds.at)
+    return published_threshold(card, gallery_size=min(templates, largest)).cosine
