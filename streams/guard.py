@@ -67,14 +67,16 @@ class Guard:
         """Deal with one record: return True when it may be acknowledged, False when the worker is stopping."""
         try:
             await self._patiently(lambda: self._handle(handle, record), record)
-        except Exception as error:  # noqa: BLE001 - an IntegrityError, or a dead letter that could not be kept
-            reason = (
-                str(error) if isinstance(error, LeadstreamError) else f"{type(error).__name__} at {_place_of(error)}"
-            )
-            log.error("worker stops", stage=self._stage, position=str(record.position), reason=reason)
-            await self._stop_worker(error)
-            return False
-        return True
+        except IntegrityError as error:
+            reason: LeadstreamError = error
+        except Exception as error:  # noqa: BLE001 - a dead letter that could not be kept
+            reason = IntegrityError(f"A dead letter could not be kept: {type(error).__name__} at {_place_of(error)}.")
+        else:
+            return True
+        # Out of the handlers, because whoever logs a crash logs the exception in hand, and its text may quote a record.
+        log.error("worker stops", stage=self._stage, position=str(record.position), reason=str(reason))
+        await self._stop_worker(reason)
+        return False
 
     async def _patiently(self, act: Callable[[], Awaitable[None]], record: LogRecord) -> None:
         """Repeat an act while the world is away: in place, so that order is kept and nothing is lost."""
@@ -119,12 +121,13 @@ class Guard:
             headers=tuple(Header(name=name, value=content) for name, content in record.headers),
         )
         event_id = derived_id(record.position, "dead-letter")
-        stored = await asyncio.to_thread(
-            self._objects.put,
-            f"dead-letter/{event_id}",
-            "original",
-            encode(original),
-        )
+        try:
+            stored = await asyncio.to_thread(self._objects.put, f"dead-letter/{event_id}", "original", encode(original))
+            reference = stored.reference
+        except DomainFault as fault:
+            # Its key was destroyed in time, or Kafka lost the record that stood here before.
+            log.warning("original not kept", stage=self._stage, position=str(record.position), code=fault.code)
+            reference = None
         now = self._clock()
         await self._publish(
             DeadLetter(
@@ -137,7 +140,7 @@ class Guard:
                 message=message,
                 value_sha256=sha256(value).hexdigest(),
                 value_size_bytes=len(value),
-                reference=stored.reference,
+                reference=reference,
                 first_seen_at=now,
                 replay_count=0,
             ),
