@@ -107,7 +107,7 @@ histories = st.lists(st.lists(changes, max_size=6), max_size=6)
 probes = st.integers(0, len(FACES) - 1)
 
 
-@settings(max_examples=120)
+@settings(max_examples=60, deadline=None)
 @given(histories, probes, st.integers(1, 12))
 @example([[enrolled("B-1", FACES[:2])], [withdrawn("B-1")], [enrolled("B-1", FACES[1:2])]], 0, 2)
 @example([[enrolled("B-1", FACES[:2]), withdrawn("B-1"), enrolled("B-1", FACES[2:3])]], 0, 2)
@@ -124,7 +124,7 @@ def test_after_any_history_a_search_finds_what_a_plain_loop_finds(
         assert result.watermark[offset % 3] == offset
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(histories, st.permutations(range(9)), probes, st.integers(1, 12), st.integers(1, 9))
 def test_the_list_depends_on_what_is_enrolled_and_not_on_how_it_got_there(
     history: list[list[GalleryChange]], order: list[int], probe: int, length: int, batch: int
@@ -140,7 +140,7 @@ def test_the_list_depends_on_what_is_enrolled_and_not_on_how_it_got_there(
 
 
 @given(st.lists(st.lists(st.floats(-1, 1, width=16), min_size=128, max_size=128).filter(any), min_size=2, max_size=2))
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 def test_a_score_is_the_exact_cosine_so_no_machine_can_come_to_another(vectors: list[list[float]]) -> None:
     # Products of half-precision numbers and their sums fit in double precision without rounding, in whatever order
     # an instruction set adds them up.

@@ -395,7 +395,7 @@ def test_an_old_grant_that_is_sent_again_does_not_undo_a_revocation() -> None:
     assert registry.directory.users["alice"].standing is Standing.REVOKED
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(st.lists(st.integers(0, len(FOUNDING) - 1), max_size=20))
 def test_sending_any_old_events_again_changes_nothing(repeats: list[int]) -> None:
     registry = founded()
@@ -433,7 +433,7 @@ def test_what_may_not_be_said_changes_nothing() -> None:
     assert state_of(registry.directory) == before
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(
     user_id=st.text(max_size=40),
     display_name=st.text(max_size=10),

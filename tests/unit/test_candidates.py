@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from builders import ORI, uuid_named
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from processors.candidates import LEAD_NOTICE, ScoredCapture, consolidate, person_of
@@ -33,6 +33,7 @@ captures = st.lists(
 )
 
 
+@settings(max_examples=60, deadline=None)
 @given(captures, st.integers(0, 6))
 def test_each_person_stands_once_by_the_best_capture(found: list[ScoredCapture], length: int) -> None:
     listed = consolidate(found, length)
@@ -41,6 +42,7 @@ def test_each_person_stands_once_by_the_best_capture(found: list[ScoredCapture],
         assert row.score == max(c.score for c in found if c.person == row.person)
 
 
+@settings(max_examples=60, deadline=None)
 @given(captures, st.integers(0, 6))
 def test_ranks_count_from_one_and_scores_never_rise(found: list[ScoredCapture], length: int) -> None:
     listed = consolidate(found, length)
@@ -50,6 +52,7 @@ def test_ranks_count_from_one_and_scores_never_rise(found: list[ScoredCapture], 
     assert all(c.score <= listed[-1].score for c in found if c.person in left_out and listed)
 
 
+@settings(max_examples=60, deadline=None)
 @given(captures, st.randoms(use_true_random=False), st.integers(0, 6))
 def test_the_list_does_not_depend_on_the_order_in_which_captures_were_found(
     found: list[ScoredCapture], order: random.Random, length: int
@@ -59,6 +62,7 @@ def test_the_list_does_not_depend_on_the_order_in_which_captures_were_found(
     assert consolidate(shuffled, length) == consolidate(found, length)
 
 
+@settings(max_examples=60, deadline=None)
 @given(captures)
 def test_a_longer_list_begins_with_the_shorter_one(found: list[ScoredCapture]) -> None:
     for length in range(5):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from builders import NOW, ORI, uuid_named
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from processors.gallery import BARRING, GalleryLedger, Verdict
@@ -69,6 +69,7 @@ def records_of(log: list[tuple[str, int]]) -> list[TemplatesEnrolled | Templates
     return [record(offset, cause_of(offset), booking) for booking, offset in log]
 
 
+@settings(max_examples=60, deadline=None)
 @given(logs)
 @example([("B-1", 5), ("B-1", 4), ("B-1", 5)])
 def test_the_highest_source_offset_is_in_force_whatever_repeats_stand_behind_it(log: list[tuple[str, int]]) -> None:
@@ -85,6 +86,7 @@ def test_the_highest_source_offset_is_in_force_whatever_repeats_stand_behind_it(
     assert len(ledger) == len({booking for booking, _ in log})
 
 
+@settings(max_examples=60, deadline=None)
 @given(logs)
 def test_exactly_the_records_that_count_are_applied(log: list[tuple[str, int]]) -> None:
     _, verdicts = read(records_of(log))
@@ -94,6 +96,7 @@ def test_exactly_the_records_that_count_are_applied(log: list[tuple[str, int]]) 
         highest[booking] = max(offset, highest.get(booking, -1))
 
 
+@settings(max_examples=60, deadline=None)
 @given(logs)
 def test_exactly_the_bookings_whose_last_record_does_not_count_are_put_at_the_end_again(
     log: list[tuple[str, int]],
@@ -108,6 +111,7 @@ def test_exactly_the_bookings_whose_last_record_does_not_count_are_put_at_the_en
     assert ledger.to_put_at_the_end_again() == expected
 
 
+@settings(max_examples=60, deadline=None)
 @given(logs)
 def test_putting_them_at_the_end_leaves_nothing_to_put_and_changes_nothing_that_counts(
     log: list[tuple[str, int]],
@@ -120,6 +124,7 @@ def test_putting_them_at_the_end_leaves_nothing_to_put_and_changes_nothing_that_
     assert [after.barred_by(key) for key in KEYS.values()] == [before.barred_by(key) for key in KEYS.values()]
 
 
+@settings(max_examples=60, deadline=None)
 @given(logs)
 def test_a_healed_log_means_the_same_after_compaction(log: list[tuple[str, int]]) -> None:
     before, _ = read(records_of(log))

@@ -265,7 +265,7 @@ def test_edits_must_lead_from_the_original_to_the_image_that_is_searched(
     assert found is (None if whole else RefusalCode.EDIT_CHAIN_BROKEN)
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(st.lists(st.sampled_from([A, B, C]), min_size=1, max_size=5))
 def test_every_whole_chain_is_accepted_and_none_with_a_link_missing(digests: list[str]) -> None:
     edits = tuple(edit(one, other) for one, other in pairwise(digests))
@@ -273,7 +273,7 @@ def test_every_whole_chain_is_accepted_and_none_with_a_link_missing(digests: lis
     assert asked(original_sha256=DIGEST, edits=edits, image_sha256=digests[-1]) is RefusalCode.EDIT_CHAIN_BROKEN
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(
     st.fixed_dictionaries(
         {},
