@@ -91,8 +91,9 @@ def open_store(place: Path | ClickHouseServer, schema: Sequence[str]) -> AuditSt
             undo.callback(client.close)
             lease = Lease(client)
         else:
-            place.mkdir(mode=0o700, parents=True, exist_ok=True)
-            undo.callback(os.close, _lock(place))
+            with translated(f"open the audit folder {place}"):
+                place.mkdir(mode=0o700, parents=True, exist_ok=True)
+                undo.callback(os.close, _lock(place))
             with connect_embedded(place / ENGINE_FOLDER) as owner:
                 apply_schema(owner, schema)
             client = connect_embedded(place / ENGINE_FOLDER, rights=WRITER_RIGHTS)

@@ -67,20 +67,24 @@ def connect_embedded(folder: Path, *, rights: Sequence[str] | None = None, show_
         TransientError: it does not open for now, e.g. the disk is full.
         IntegrityError: it does not open.
     """
-    options = {}
-    if rights is not None:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        users, config = folder / "rights.xml", folder / "engine.xml"
-        # Without these two the client cannot ask for the server's version and settings.
-        granted = (*rights, "SHOW ON *.*", "SELECT ON system.*")
-        grants = "".join(f"<query>{escape(f'GRANT {right}')}</query>" for right in granted)
-        users.write_text(_USERS.format(grants=grants, show_derived=int(show_derived)), encoding="utf-8")
-        config.write_text(_CONFIG.format(users=escape(str(users.resolve()))), encoding="utf-8")
-        options["config-file"] = str(config.resolve())
     with translated(f"open the engine on {folder}"):
+        options = (
+            {} if rights is None else {"config-file": str(_write_rights(folder, rights, show_derived=show_derived))}
+        )
         return clickhouse_connect.get_client(
             interface="chdb", path=str(folder), chdb_options=options, settings=_SETTINGS, tz_mode="aware"
         )
+
+
+def _write_rights(folder: Path, rights: Sequence[str], *, show_derived: bool) -> Path:
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    users, config = folder.resolve() / "rights.xml", folder.resolve() / "engine.xml"
+    # Without the last two the client cannot ask for the version and the settings.
+    granted = (*rights, "SHOW ON *.*", "SELECT ON system.*")
+    grants = "".join(f"<query>{escape(f'GRANT {right}')}</query>" for right in granted)
+    users.write_text(_USERS.format(grants=grants, show_derived=int(show_derived)), encoding="utf-8")
+    config.write_text(_CONFIG.format(users=escape(str(users))), encoding="utf-8")
+    return config
 
 
 def connect_server(server: ClickHouseServer, *, read_only: bool = False) -> Client:

@@ -44,7 +44,7 @@ class SinkProgress:
     rows: int
     """Rows appended since the start."""
     lag_records: int | None
-    """Offsets that Kafka has and the trail has not, as last heard; None until Kafka was heard."""
+    """Offsets that Kafka has and the trail has not, as last heard; None until the sink has found where to start."""
     waiting_for: str
     """What is away, in words; empty while all goes well."""
 
@@ -88,7 +88,7 @@ class Sink:
         self._appended: dict[TopicPartition, int] = {}
         self._unchecked: dict[TopicPartition, Tip] = {}
         self._batch = _Batch()
-        self._ends: Mapping[TopicPartition, int] = {}
+        self._ends: dict[TopicPartition, int] = {}
         self._rows = 0
         self._waiting_for = ""
         self._warned_at: float | None = None
@@ -98,7 +98,7 @@ class Sink:
         """How far it is; may be asked from another thread."""
         ends = self._ends
         behind = [max(0, ends[place] - offset) for place, offset in dict(self._appended).items() if place in ends]
-        return SinkProgress(rows=self._rows, lag_records=sum(behind) if behind else None, waiting_for=self._waiting_for)
+        return SinkProgress(rows=self._rows, lag_records=sum(behind) if ends else None, waiting_for=self._waiting_for)
 
     def run(self, stop: Event) -> None:
         """Append until stopped; on a stop, what was read is appended first.
@@ -123,6 +123,7 @@ class Sink:
             {place: max(bounds[place].low, start - (place in tips)) for place, start in starts.items()}
         )
         self._next, self._appended = dict(starts), dict(starts)
+        self._ends = {place: held.high for place, held in bounds.items()}
         log.info("audit sink starts", partitions=len(starts), resumed=len(tips))
 
     def _read(self) -> None:
@@ -130,7 +131,7 @@ class Sink:
         for record in self._log_reader.read(wait_s):
             self._take(record)
         # Kept for whoever asks from another thread: the Kafka client lets only one thread in at a time.
-        self._ends = self._log_reader.ends()
+        self._ends = {**self._ends, **self._log_reader.ends()}
 
     def _take(self, record: LogRecord) -> None:
         place = (record.topic, record.partition)

@@ -161,11 +161,10 @@ def run_until_level(bootstrap: str, folder: Path, topics: list[str]) -> None:
     stop = Event()
     with closing(open_store(folder, SCHEMA)) as trail, closing(LogReader({"bootstrap.servers": bootstrap})) as log:
         sink = Sink(log_reader=log, trail=trail, topics=topics)
-        level = {place: held.high for place, held in log.bounds(topics).items() if held.high}
         thread = Thread(target=sink.run, args=(stop,))
         thread.start()
         try:
-            wait_until(lambda: not thread.is_alive() or level == trail.resume_offsets())
+            wait_until(lambda: not thread.is_alive() or sink.progress.lag_records == 0)
         finally:
             stop.set()
             thread.join(DEADLINE_S)
