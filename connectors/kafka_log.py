@@ -78,11 +78,11 @@ class KafkaTail:
         if first is None:
             return []
         messages = [first, *self._consumer.consume(BATCH_RECORDS - 1, 0)]
-        for message in messages:
-            error = message.error()
-            if error is not None:
-                raise TransientError(f"Kafka: {error.str()}")
-        return [as_record(message) for message in messages]
+        # An error among records must not take them along: they have been consumed and would not come again (G5).
+        errors = [error for message in messages if (error := message.error()) is not None]
+        if len(errors) == len(messages):
+            raise TransientError(f"Kafka: {errors[0].str()}")
+        return [as_record(message) for message in messages if message.error() is None]
 
     def close(self) -> None:
         """Let go of the connection."""
@@ -123,7 +123,7 @@ class KafkaLog:
             TransientError: it did not come in time.
             IntegrityError: it is not there any more.
         """
-        for record in self._read(topic, partition, offset, offset + 1):
+        for record in self.read(topic, partition, offset, offset + 1):
             if record.offset == offset:
                 return record
         raise IntegrityError(f"{topic}/{partition}/{offset} is not in Kafka any more.")
@@ -141,7 +141,7 @@ class KafkaLog:
         decided: set[UUID] = set()
         while stop > low:
             start = max(low, stop - READ_BACK_RECORDS)
-            found = set(self._decided(self._read(PROBE_OUTCOMES, partition, start, stop), request_offset))
+            found = set(self._decided(self.read(PROBE_OUTCOMES, partition, start, stop), request_offset))
             decided |= found
             if not found:
                 break
@@ -165,8 +165,12 @@ class KafkaLog:
             raise TransientError(f"Kafka does not say where {topic}/{partition} ends: {error.args[0].str()}") from None
         return low, high
 
-    def _read(self, topic: str, partition: int, start: int, stop: int) -> Iterator[LogRecord]:
-        """Yield the records of [start, stop); offsets may have holes where a topic is compacted."""
+    def read(self, topic: str, partition: int, start: int, stop: int) -> Iterator[LogRecord]:
+        """Yield the records of [start, stop); offsets may have holes where a topic is compacted.
+
+        Raises:
+            TransientError: Kafka does not deliver.
+        """
         tail = self.tail({(topic, partition): start})
         deadline = time.monotonic() + REQUEST_TIMEOUT_S
         try:

@@ -78,6 +78,10 @@ class Follower(faust.Service):
                     if loop.time() - warned_at >= WARN_EVERY_S:
                         warned_at = loop.time()
                         log.warning("follower waits for Kafka", reason=str(error))
+                    # Whatever the reader had taken and not handed over is read again from what was applied.
+                    if tail is not None:
+                        await loop.run_in_executor(self._thread, tail.close)
+                        tail = None
                     await self.sleep(RETRY_S)
                     continue
                 await self._hand_over(records)
@@ -93,6 +97,8 @@ class Follower(faust.Service):
         for topic, batch in batches.items():
             channel = self._channels[topic]
             while not channel.subscriber_count:
+                if self.should_stop:
+                    return
                 await self.sleep(POLL_S)
             # Faust's types know events only; in memory a channel carries any value.
             await channel.put(cast("Any", batch))

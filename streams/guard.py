@@ -70,7 +70,7 @@ class Guard:
         except IntegrityError as error:
             reason: LeadstreamError = error
         except Exception as error:  # noqa: BLE001 - a dead letter that could not be kept
-            reason = IntegrityError(f"A dead letter could not be kept: {type(error).__name__} at {_place_of(error)}.")
+            reason = IntegrityError(f"A dead letter could not be kept: {type(error).__name__} at {place_of(error)}.")
         else:
             return True
         # Out of the handlers, because whoever logs a crash logs the exception in hand, and its text may quote a record.
@@ -105,7 +105,7 @@ class Guard:
             await self._bury(record, error.code, str(error))
         except Exception as error:  # noqa: BLE001 - no agent may let one escape (G12)
             # The text of an unforeseen exception may quote a record, so only its kind and place are kept (G10).
-            await self._bury(record, UNEXPECTED, f"{type(error).__name__} at {_place_of(error)}.")
+            await self._bury(record, UNEXPECTED, f"{type(error).__name__} at {place_of(error)}.")
 
     async def _bury(self, record: LogRecord, code: str, message: str) -> None:
         """Keep the original bytes encrypted, then say so in the dead letter topic."""
@@ -149,7 +149,8 @@ class Guard:
         log.warning("dead letter", stage=self._stage, position=str(record.position), code=code, reason=message)
 
 
-def _place_of(error: BaseException) -> str:
+def place_of(error: BaseException) -> str:
+    """Return where an exception was raised, without its text."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next

@@ -15,7 +15,7 @@ from processors.candidates import EnrolledTemplate, GalleryChange, person_of
 from processors.gallery import GalleryLedger, Verdict
 from processors.templates import template_from_bytes
 from schemas.codec import decode_for
-from schemas.errors import ContractError, TransientError
+from schemas.errors import ContractError, IntegrityError, TransientError
 from schemas.events import TemplatesEnrolled
 from schemas.keys import booking_key
 from schemas.topics import ACCESS, GALLERY, TOPICS
@@ -69,10 +69,18 @@ class Replica:
 
         Raises:
             TransientError: Kafka cannot be asked where the topics end.
+            IntegrityError: a topic ends before what was applied; "everything is applied" would mean nothing.
         """
+        applied = dict(self.applied)
         try:
             async with asyncio.timeout(limit_s):
                 ends = await asyncio.to_thread(self._kafka.end_offsets, FOLLOWED)
+                for (topic, partition), end in ends.items():
+                    if end < applied[topic, partition]:
+                        raise IntegrityError(
+                            f"{topic}/{partition} ends at {end}, but {applied[topic, partition]} was applied: Kafka "
+                            "lost records or the topic was made anew. Find out which, then start the worker again.",
+                        )
                 await self.reached(ends)
         except TimeoutError:
             return False
@@ -102,21 +110,32 @@ class Replica:
                 self.access_refusals[record.offset] = outcome
         await self._advance(ACCESS, {record.partition: record.offset + 1 for record in records})
 
+    def forget_access_refusals(self, before: int) -> None:
+        """Let go of what has been reported: the agent `access` works through its topic in order."""
+        for offset in [offset for offset in self.access_refusals if offset < before]:
+            del self.access_refusals[offset]
+
     async def _advance(self, topic: str, ends: Mapping[int, int]) -> None:
+        # Before anything is awaited: a decision in between must not name an older watermark than the state it saw.
+        self.applied.update({(topic, partition): offset for partition, offset in ends.items()})
         async with self._moved:
-            self.applied.update({(topic, partition): offset for partition, offset in ends.items()})
             self._moved.notify_all()
 
     def _change(self, record: LogRecord) -> GalleryChange | None:
         try:
             event = cast("TemplatesEnrolled | TemplatesWithdrawn", decode_for(GALLERY, record.value))
-            templates = self._templates(event) if isinstance(event, TemplatesEnrolled) else ()
         except ContractError as error:
             # Only workers write here, so this is a fault of ours or an intruder's; the sink keeps it as evidence.
             log.error("gallery record ignored", position=str(record.position), reason=str(error))
             return None
-        if self.ledger.judge(event, record.position) is not Verdict.COUNTS:
+        if self.ledger.judge(event, record.position) is Verdict.LATE:
             return None
+        templates: tuple[EnrolledTemplate, ...] = ()
+        try:
+            templates = self._templates(event) if isinstance(event, TemplatesEnrolled) else ()
+        except ContractError as error:
+            # It counts all the same: what it replaces may not stay searchable here and be gone after compaction (G7).
+            log.error("templates cannot be searched", position=str(record.position), reason=str(error))
         return GalleryChange(booking=booking_key(event.ori, event.booking_number), templates=templates)
 
     def _templates(self, event: TemplatesEnrolled) -> tuple[EnrolledTemplate, ...]:

@@ -21,14 +21,14 @@ from faust.exceptions import FaustError
 
 from processors.refusals import Refusal
 from schemas.codec import encode, topic_of
-from schemas.errors import DomainFault, TransientError
+from schemas.errors import DomainFault, IntegrityError, LeadstreamError, TransientError
 from schemas.keys import key_of
 from schemas.records import LogRecord
 from schemas.topics import ACCESS, BOOKING_EVENTS, GALLERY, PROBE_REQUESTS, TOPICS
 from streams.bookings import Bookings
 from streams.context import Context
 from streams.follower import Follower, SteadyChannel
-from streams.guard import Guard
+from streams.guard import Guard, place_of
 from streams.probes import Probes
 from streams.replica import FOLLOWED, Replica
 
@@ -188,9 +188,15 @@ class Worker:
                 try:
                     await apply(batch)
                 except Exception as error:  # noqa: BLE001 - a batch that is not applied must not be passed over
-                    log.error("worker stops", stage=f"apply {topic}", reason=type(error).__name__)
-                    await self._stop_worker(error)
-                    return
+                    safe = isinstance(error, LeadstreamError)
+                    what = str(error) if safe else f"{type(error).__name__} at {place_of(error)}"
+                    reason = f"{topic} could not be applied: {what}"
+                else:
+                    continue
+                # Out of the handler, because whoever logs a crash logs the exception in hand with its text (G10).
+                log.error("worker stops", stage=f"apply {topic}", reason=reason)
+                await self._stop_worker(IntegrityError(reason))
+                return
 
         self.app.agent(channel, name=f"apply.{topic}")(agent)
 
@@ -237,16 +243,18 @@ class Worker:
             return False
 
     async def _decide_probe(self, record: LogRecord) -> None:
-        if record.partition not in self._read_back:
+        read_back = self._read_back
+        if record.partition not in read_back:
             # The first request after an assignment is the first that was not committed; it and what follows may have
             # been decided by whoever had the partition before.
             decided = await asyncio.to_thread(self._parts.kafka.decided_since, record.partition, record.offset)
             self._probes.remember(decided)
-            self._read_back.add(record.partition)
+            read_back.add(record.partition)
         await self._probes.handle(record)
 
     async def _report_access_refusal(self, record: LogRecord) -> None:
         await self.replica.reached({(ACCESS, record.partition): record.offset + 1})
+        self.replica.forget_access_refusals(record.offset)
         refusal = self.replica.access_refusals.get(record.offset)
         if isinstance(refusal, Refusal):
             raise DomainFault(refusal.code, refusal.message)
@@ -260,7 +268,8 @@ class Worker:
 
     async def _on_revoked(self, _app: Any, *args: Any, **_: Any) -> None:
         revoked: set[TP] = args[0]
-        self._read_back -= {tp.partition for tp in revoked if tp.topic == PROBE_REQUESTS}
+        # A new set: a read-back that is under way now was begun for the assignment that just ended.
+        self._read_back = self._read_back - {tp.partition for tp in revoked if tp.topic == PROBE_REQUESTS}
 
     async def _put_at_the_end_again(self) -> None:
         """Put records that count behind late repeats of older ones, before compaction would erase them (ADR 2)."""
@@ -269,8 +278,12 @@ class Worker:
         for key, (partition, offset) in self.replica.ledger.to_put_at_the_end_again().items():
             if partition not in self._own_bookings:
                 continue
-            record = await asyncio.to_thread(self._parts.kafka.record_at, GALLERY, partition, offset)
-            await (await self._topic(GALLERY).send(key=record.key, value=record.value))
+            try:
+                record = await asyncio.to_thread(self._parts.kafka.record_at, GALLERY, partition, offset)
+                await (await self._topic(GALLERY).send(key=record.key, value=record.value))
+            except (TransientError, KafkaError, FaustError) as error:
+                log.warning("not put at the end yet", booking=key, reason=type(error).__name__)
+                return  # The timer comes again.
             log.warning("put at the end again, behind a late repeat", booking=key)
 
 
