@@ -1,0 +1,615 @@
+"""What the agents `bookings` and `probes` do with one record: real gallery, object store, directory and keys.
+
+The extractor reads the template off the "photo" (its models are tested elsewhere), and the log is in memory (the road
+over Kafka is tested end to end). What a handler publishes to the gallery topic comes back to the replica, as there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from builders import (
+    ALICE,
+    BOB,
+    CASE_TOOL,
+    JAIL,
+    LOGON,
+    MICROSECOND,
+    NOW,
+    OTHER_ORI,
+    PERIOD,
+    POLICY,
+    ROOT,
+    STRANGER,
+    access_granted,
+    access_revoked,
+    agency_registered,
+    booking_recorded,
+    capture,
+    founded,
+    probe_submitted,
+    record_order,
+    signed,
+    unsigned,
+    user_registered,
+    uuid_named,
+)
+
+from connectors.faiss_gallery import FaissGallery
+from connectors.key_custody import FileMasterKey
+from connectors.object_store import ObjectStore
+from processors.candidates import LEAD_NOTICE
+from processors.extraction import ExtractedFace
+from processors.refusals import Refusal, RefusalCode
+from processors.templates import to_template
+from schemas.errors import ContractError, DomainFault, IntegrityError, TransientError
+from schemas.events import (
+    BookingOutcome,
+    BookingProcessed,
+    CandidateListIssued,
+    OrderKind,
+    ProbeRefused,
+    TemplatesEnrolled,
+    TemplatesWithdrawn,
+    WithdrawalCause,
+)
+from schemas.keys import booking_scope, probe_scope
+from schemas.positions import derived_id
+from schemas.topics import ACCESS, GALLERY, TOPICS
+from streams import probes as probes_module
+from streams.bookings import Bookings
+from streams.context import Context
+from streams.probes import Probes
+from streams.replica import FOLLOWED, Replica
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Mapping
+    from datetime import datetime
+    from pathlib import Path
+    from uuid import UUID
+
+    from connectors.signing_keys import SigningKey
+    from processors.extraction import Extraction
+    from schemas.events import BookingRecorded, Capture, Event, ProbeSubmitted, RecordOrderReceived
+    from schemas.records import LogRecord
+    from streams.ports import LogTail
+
+DIMENSION = 8
+MODEL = "ab" * 32
+FACES = np.random.default_rng(3).normal(size=(10, DIMENSION))
+
+
+class ReadingExtractor:
+    """Takes `face <number>` for the photo of that face, and anything else for a photo of nobody."""
+
+    def __init__(self) -> None:
+        self.photos: list[bytes] = []
+
+    def extract(self, photo: bytes, /) -> Extraction:
+        self.photos.append(photo)
+        word, _, number = photo.partition(b" ")
+        if word == b"broken":
+            raise ContractError("The recogniser returned a vector without a direction.")
+        if word != b"face":
+            return Refusal(code=RefusalCode.NO_FACE, message="No face.", measurements={"face_score": 0.01})
+        return ExtractedFace(
+            template=to_template(FACES[int(number)]),
+            model_digest=MODEL,
+            measurements={"face_score": 0.9},
+            box_px=(0.0, 0.0, 1.0, 1.0),
+        )
+
+
+class LogInMemory:
+    """The followed topics, with what a worker publishes to the gallery topic."""
+
+    def __init__(self) -> None:
+        self.records: dict[tuple[str, int], list[LogRecord]] = {
+            (topic, part): [] for topic in FOLLOWED for part in range(TOPICS[topic].partitions)
+        }
+        self.hidden = 0
+        """Records that the topics are said to hold beyond what the replica can read."""
+
+    def end_offsets(self, topics: Collection[str]) -> Mapping[tuple[str, int], int]:
+        return {tp: len(records) + self.hidden for tp, records in self.records.items() if tp[0] in topics}
+
+    def tail(self, start: Mapping[tuple[str, int], int]) -> LogTail:
+        raise NotImplementedError
+
+    def record_at(self, topic: str, partition: int, offset: int) -> LogRecord:
+        raise NotImplementedError
+
+    def decided_since(self, partition: int, request_offset: int) -> Collection[UUID]:
+        raise NotImplementedError
+
+
+class Bench:
+    """A worker without Faust: what is handled, what is published, what is then known."""
+
+    def __init__(self, folder: Path) -> None:
+        self.registry = founded()
+        self.log = LogInMemory()
+        self.objects = ObjectStore(folder / "objects", FileMasterKey(bytes(range(32))))
+        self.extractor = ReadingExtractor()
+        self.gallery = FaissGallery(dimension=DIMENSION, model_digest=MODEL)
+        self.replica = Replica(
+            gallery=self.gallery, directory=self.registry.directory, kafka=self.log, dimension=DIMENSION
+        )
+        self.published: list[Event] = []
+        self.fails_to_publish: list[type[Event]] = []
+        self.now: datetime = NOW
+        self.offset = 0
+        self.pool = ThreadPoolExecutor(2)
+        self.context = Context(
+            replica=self.replica,
+            policy=POLICY,
+            extractor=self.extractor,
+            pool=self.pool,
+            objects=self.objects,
+            publish=self._publish,
+            clock=lambda: self.now,
+            barrier_limit_s=0.05,
+            threshold_of=lambda templates: templates / 1000,
+        )
+        self.bookings = Bookings(self.context)
+        self.probes = Probes(self.context)
+        self._loop = asyncio.new_event_loop()
+        self._loop.run_until_complete(self._follow_access())
+
+    def close(self) -> None:
+        self._loop.run_until_complete(self._loop.shutdown_default_executor())
+        self._loop.close()
+        self.pool.shutdown()
+
+    async def _publish(self, event: Event) -> None:
+        if type(event) in self.fails_to_publish:
+            self.fails_to_publish.remove(type(event))
+            raise TransientError("Kafka is away.")
+        self.published.append(event)
+        if isinstance(event, (TemplatesEnrolled, TemplatesWithdrawn)):
+            partition = self.log.records[GALLERY, 0]
+            partition.append(unsigned(event, offset=len(partition)))
+            await self.replica.apply_gallery(partition[-1:])
+
+    async def _follow_access(self) -> None:
+        known = self.log.records[ACCESS, 0]
+        for record in self.registry.records[len(known) :]:
+            known.append(record)
+        # The registry has folded them already; the directory takes a repeat for what it is.
+        await self.replica.apply_access(known)
+
+    def say(self, event: Event, key: SigningKey = ROOT) -> None:
+        assert self.registry.say(event, key) is None
+        self._loop.run_until_complete(self._follow_access())
+
+    def photo(self, number: int | str, name: str, scope: str) -> dict[str, str]:
+        content = f"face {number}".encode() if isinstance(number, int) else number.encode()
+        stored = self.objects.put(scope, name, content)
+        return {"reference": stored.reference, "sha256": stored.sha256}
+
+    def capture(self, number: int | str, name: str, booking: str = "B-1", **changes: Any) -> Capture:
+        return capture(name, **{**self.photo(number, name, booking_scope("CA0190000", booking)), **changes})
+
+    def book(self, booking: str = "B-1", *captures: Capture, **changes: Any) -> list[Event]:
+        return self.handle_booking(booking_recorded(booking, captures=captures, **changes))
+
+    def order(self, order: OrderKind, booking: str = "B-1", **changes: Any) -> list[Event]:
+        return self.handle_booking(record_order(order, booking, **changes))
+
+    def handle_booking(
+        self, event: BookingRecorded | RecordOrderReceived, key: SigningKey = JAIL, offset: int | None = None
+    ) -> list[Event]:
+        if offset is None:
+            self.offset += 1
+            offset = self.offset
+        return self._handle(self.bookings.handle(signed(event, key, offset=offset)))
+
+    def request(self, face: int | str = 0, name: str = "probe", **changes: Any) -> ProbeSubmitted:
+        facts = self.photo(face, "probe", probe_scope(uuid_named(name)))
+        return probe_submitted(
+            name,
+            **{
+                "image_reference": facts["reference"],
+                "image_sha256": facts["sha256"],
+                "original_sha256": facts["sha256"],
+                **changes,
+            },
+        )
+
+    def ask(self, request: ProbeSubmitted, key: SigningKey = ALICE, offset: int = 7) -> list[Event]:
+        return self._handle(self.probes.handle(signed(request, key, partition=2, offset=offset)))
+
+    def listed(self, request: ProbeSubmitted) -> list[str]:
+        (issued,) = self.ask(request)
+        assert isinstance(issued, CandidateListIssued), issued
+        return [row.booking_number for row in issued.candidates]
+
+    def refused(self, request: ProbeSubmitted, key: SigningKey = ALICE) -> str:
+        (refused,) = self.ask(request, key)
+        assert isinstance(refused, ProbeRefused), refused
+        return refused.code
+
+    def _handle(self, handling: Any) -> list[Event]:
+        before = len(self.published)
+        self._loop.run_until_complete(handling)
+        return self.published[before:]
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    bench = Bench(tmp_path)
+    yield bench
+    bench.close()
+
+
+def answer_of(events: list[Event]) -> BookingProcessed:
+    answer = events[-1]
+    assert isinstance(answer, BookingProcessed)
+    return answer
+
+
+def kinds(events: list[Event]) -> list[type[Event]]:
+    return [type(event) for event in events]
+
+
+# Bookings.
+
+
+def test_a_booking_is_searchable_before_its_answer_says_so(bench: Bench) -> None:
+    events = bench.book("B-1", bench.capture(0, "a"), bench.capture(1, "b"))
+    assert kinds(events) == [TemplatesEnrolled, BookingProcessed]
+    assert answer_of(events).outcome is BookingOutcome.ENROLLED
+    assert bench.listed(bench.request(0)) == ["B-1"]
+
+
+def test_a_court_order_takes_the_booking_out_before_its_answer_says_so(bench: Bench) -> None:
+    bench.book("B-1", bench.capture(0, "a"))
+    events = bench.order(OrderKind.SEAL)
+    assert kinds(events) == [TemplatesWithdrawn, BookingProcessed]
+    assert answer_of(events).outcome is BookingOutcome.WITHDRAWN
+    assert bench.listed(bench.request(0)) == []
+
+
+def test_a_withdrawal_without_an_acknowledgement_of_the_broker_is_not_answered(bench: Bench) -> None:
+    bench.book("B-1", bench.capture(0, "a"))
+    bench.fails_to_publish = [TemplatesWithdrawn]
+    with pytest.raises(TransientError):
+        bench.order(OrderKind.SEAL)
+    assert kinds(bench.published) == [TemplatesEnrolled, BookingProcessed]
+
+
+def test_a_sealed_booking_is_not_enrolled_again_by_a_later_booking_until_an_unseal(bench: Bench) -> None:
+    photo = bench.capture(0, "a")
+    bench.book("B-1", photo)
+    bench.order(OrderKind.SEAL)
+    for attempt in range(2):
+        events = bench.book("B-1", photo, sid=f"A{attempt}")
+        assert kinds(events) == [TemplatesWithdrawn, BookingProcessed]
+        assert (answer_of(events).outcome, answer_of(events).code) == (BookingOutcome.REFUSED, "RECORD_SEALED")
+        assert bench.listed(bench.request(0, f"probe {attempt}")) == []
+    assert answer_of(bench.order(OrderKind.UNSEAL)).outcome is BookingOutcome.ORDER_LIFTED
+    assert bench.listed(bench.request(0, "after the unseal")) == []
+    assert answer_of(bench.book("B-1", photo, sid="B")).outcome is BookingOutcome.ENROLLED
+    assert bench.listed(bench.request(0, "after the booking")) == ["B-1"]
+
+
+def test_an_expunged_booking_is_never_enrolled_again_whatever_is_ordered_later(bench: Bench) -> None:
+    photo = bench.capture(0, "a")
+    bench.book("B-1", photo)
+    assert answer_of(bench.order(OrderKind.EXPUNGE)).outcome is BookingOutcome.WITHDRAWN
+    for order in (OrderKind.UNSEAL, OrderKind.SEAL, OrderKind.UNSEAL):
+        assert answer_of(bench.order(order)).code == "RECORD_EXPUNGED"
+        assert answer_of(bench.book("B-1", photo)).code == "RECORD_EXPUNGED"
+    assert answer_of(bench.order(OrderKind.EXPUNGE)).outcome is BookingOutcome.WITHDRAWN
+    assert bench.listed(bench.request(0)) == []
+
+
+def test_after_an_expungement_is_answered_its_photos_cannot_be_read(bench: Bench) -> None:
+    photo, other = bench.capture(0, "a"), bench.capture(1, "a", "B-2")
+    bench.book("B-1", photo)
+    bench.order(OrderKind.SEAL)
+    assert bench.objects.get(photo.reference, photo.sha256)
+    bench.order(OrderKind.EXPUNGE)
+    with pytest.raises(DomainFault, match="destroyed"):
+        bench.objects.get(photo.reference, photo.sha256)
+    assert bench.objects.get(other.reference, other.sha256)
+
+
+def test_an_order_ahead_of_its_booking_keeps_the_booking_out(bench: Bench) -> None:
+    assert answer_of(bench.order(OrderKind.SEAL)).outcome is BookingOutcome.WITHDRAWN
+    assert answer_of(bench.book("B-1", bench.capture(0, "a"))).code == "RECORD_SEALED"
+
+
+def test_an_unseal_that_is_sent_twice_takes_nothing_out(bench: Bench) -> None:
+    photo = bench.capture(0, "a")
+    bench.order(OrderKind.SEAL)
+    bench.order(OrderKind.UNSEAL)
+    bench.book("B-1", photo)
+    assert kinds(bench.order(OrderKind.UNSEAL)) == [BookingProcessed]
+    assert bench.listed(bench.request(0)) == ["B-1"]
+
+
+def test_a_repeat_behind_a_later_event_is_skipped(bench: Bench) -> None:
+    first = booking_recorded("B-1", captures=(bench.capture(0, "a"),))
+    bench.handle_booking(first, offset=10)
+    bench.handle_booking(record_order(OrderKind.SEAL), offset=11)
+    assert bench.handle_booking(first, offset=10) == []
+    assert bench.listed(bench.request(0)) == []
+
+
+def test_a_repeat_of_the_last_event_gives_the_same_records_again(bench: Bench) -> None:
+    event = booking_recorded("B-1", captures=(bench.capture(0, "a"),))
+    first = bench.handle_booking(event, offset=10)
+    assert bench.handle_booking(event, offset=10) == first
+    assert bench.listed(bench.request(0)) == ["B-1"]
+
+
+def test_a_handling_that_was_cut_off_after_the_gallery_record_is_finished_by_the_repeat(bench: Bench) -> None:
+    photo = bench.capture(0, "a")
+    bench.book("B-1", photo)
+    for order in (OrderKind.SEAL, OrderKind.UNSEAL, OrderKind.EXPUNGE):
+        bench.offset += 1
+        bench.fails_to_publish = [BookingProcessed]
+        with pytest.raises(TransientError):
+            bench.handle_booking(record_order(order), offset=bench.offset)
+        answer = answer_of(bench.handle_booking(record_order(order), offset=bench.offset))
+        assert answer.outcome in (BookingOutcome.WITHDRAWN, BookingOutcome.ORDER_LIFTED)
+    with pytest.raises(DomainFault):
+        bench.objects.get(photo.reference, photo.sha256)
+
+
+def test_a_correction_replaces_the_earlier_state(bench: Bench) -> None:
+    bench.book("B-1", bench.capture(0, "a"))
+    bench.book("B-1", bench.capture(1, "b"))
+    (issued,) = bench.ask(bench.request(1))
+    assert isinstance(issued, CandidateListIssued)
+    assert [row.capture_id for row in issued.candidates] == [uuid_named("b")]
+    assert issued.gallery_templates == 1
+
+
+@pytest.mark.parametrize(
+    ("key", "changes", "code"),
+    [
+        (STRANGER, {}, "UNAUTHENTICATED"),
+        (CASE_TOOL, {"actor": "publisher:case-tool"}, "NOT_ALLOWED"),
+        (JAIL, {"ori": OTHER_ORI}, "NOT_ALLOWED"),
+        (JAIL, {"actor": "publisher:other"}, "NOT_ALLOWED"),
+        (JAIL, {"captures": (capture("a"), capture("a"))}, "CAPTURE_REPEATED"),
+        (JAIL, {"booking_number": "7" * 65}, "BOOKING_NUMBER_INVALID"),
+    ],
+)
+def test_what_may_not_be_said_is_answered_and_has_no_effect(
+    bench: Bench, key: SigningKey, changes: dict[str, Any], code: str
+) -> None:
+    bench.book("B-1", bench.capture(0, "a"))
+    for event in (booking_recorded(), record_order(OrderKind.EXPUNGE)):
+        if "captures" in changes and not hasattr(event, "captures"):
+            continue
+        (answer,) = bench.handle_booking(replace(event, **changes), key)
+        assert isinstance(answer, BookingProcessed)
+        assert (answer.outcome, answer.code) == (BookingOutcome.REFUSED, code)
+    assert bench.listed(bench.request(0)) == ["B-1"]
+
+
+def test_a_photo_that_cannot_be_had_is_a_refusal_of_the_capture_and_no_crash(bench: Bench) -> None:
+    good = bench.capture(0, "good")
+    destroyed = bench.capture(1, "destroyed", "B-9")
+    bench.objects.destroy_key(booking_scope("CA0190000", "B-9"))
+    bad = {
+        "nowhere": bench.capture(2, "nowhere", reference="object:v1:booking/CA0190000/B-1:missing"),
+        "nonsense": bench.capture(2, "nonsense", reference="../../etc/passwd"),
+        "other record": replace(destroyed, capture_id=uuid_named("other record")),
+        "altered": bench.capture(2, "altered", sha256="cd" * 32),
+    }
+    events = bench.book("B-1", *bad.values(), good)
+    assert [one.code for one in answer_of(events).captures] == [
+        "REFERENCE_UNRESOLVED",
+        "REFERENCE_UNRESOLVED",
+        "REFERENCE_UNRESOLVED",
+        "DIGEST_MISMATCH",
+        None,
+    ]
+    assert answer_of(events).outcome is BookingOutcome.ENROLLED
+
+
+def test_a_photo_whose_key_was_destroyed_is_a_refusal(bench: Bench) -> None:
+    photo = bench.capture(0, "a")
+    bench.objects.destroy_key(booking_scope("CA0190000", "B-1"))
+    answer = answer_of(bench.book("B-1", photo))
+    assert (answer.outcome, answer.captures[0].code) == (BookingOutcome.NOT_ENROLLED, "KEY_DESTROYED")
+
+
+def test_altered_evidence_is_no_refusal_but_stops_the_handling(bench: Bench, tmp_path: Path) -> None:
+    photo = bench.capture(0, "a")
+    for path in (tmp_path / "objects" / "objects").rglob("*"):
+        if path.is_file():
+            path.write_bytes(path.read_bytes()[:-1] + b"\x00")
+    with pytest.raises(IntegrityError):
+        bench.book("B-1", photo)
+    assert bench.published == []
+
+
+def test_only_frontal_booking_photos_are_ever_fetched(bench: Bench) -> None:
+    bench.book("B-1", bench.capture(0, "a", source="INTERNET_SCRAPE"), bench.capture(1, "b"))
+    assert bench.extractor.photos == [b"face 1"]
+
+
+@pytest.mark.parametrize("value", [None, b"", b"garbage", b"\xc3\x01" + bytes(40)])
+def test_bytes_that_are_no_event_break_the_contract(bench: Bench, value: bytes | None) -> None:
+    for handler, event, key in (
+        (bench.bookings, booking_recorded(), JAIL),
+        (bench.probes, bench.request(), ALICE),
+    ):
+        with pytest.raises(ContractError):
+            bench._handle(handler.handle(replace(signed(event, key), value=value)))
+    assert bench.published == []
+
+
+def test_a_booking_waits_for_a_replica_that_is_behind(bench: Bench) -> None:
+    bench.log.hidden = 1
+    with pytest.raises(TransientError):
+        bench.book("B-1", bench.capture(0, "a"))
+    assert bench.published == []
+    bench.log.hidden = 0
+    assert answer_of(bench.book("B-1", bench.capture(0, "a"))).outcome is BookingOutcome.ENROLLED
+
+
+# Probes.
+
+
+def test_a_candidate_list_says_what_it_rests_on(bench: Bench) -> None:
+    bench.book("B-1", bench.capture(0, "a"), bench.capture(1, "b"), sid="A1")
+    bench.book("B-2", bench.capture(2, "a", "B-2"))
+    request = bench.request(0)
+    (issued,) = bench.ask(request, offset=7)
+    assert isinstance(issued, CandidateListIssued)
+    assert [(row.rank, row.person) for row in issued.candidates] == [(1, "sid:A1"), (2, "booking:CA0190000/B-2")]
+    assert issued.candidates[0].score == 1.0
+    assert (issued.requested, issued.returned) == (5, 2)
+    assert (issued.gallery_templates, issued.gallery_persons) == (3, 2)
+    assert issued.gallery_watermark == (2, 0, 0, 0, 0, 0, 0, 0)
+    assert issued.access_watermark == (len(bench.registry.records),)
+    assert (issued.policy_version, issued.model_digest, issued.threshold) == ("2026.1", MODEL, 0.003)
+    assert (issued.probe_id, issued.user_id, issued.case_number) == (request.probe_id, "alice", request.case_number)
+    assert (issued.request.partition, issued.request.offset) == (2, 7)
+    assert issued.event_id == derived_id(request.probe_id, "outcome")
+    assert issued.lead_notice == LEAD_NOTICE
+
+
+def test_a_second_delivery_of_a_request_is_not_decided_again(bench: Bench) -> None:
+    bench.book("B-1", bench.capture(0, "a"))
+    request = bench.request(0)
+    assert len(bench.ask(request)) == 1
+    assert bench.ask(request) == []
+    assert bench.ask(request, offset=8) == []
+    assert bench.extractor.photos.count(b"face 0") == 2
+
+
+def test_a_refused_request_is_not_decided_again_either(bench: Bench) -> None:
+    request = bench.request(0, reason_code="CURIOSITY")
+    assert bench.refused(request) == "REASON_CODE_UNKNOWN"
+    assert bench.ask(replace(request, reason_code="FELONY_INVESTIGATION")) == []
+
+
+def test_what_was_decided_before_a_restart_is_not_decided_again(bench: Bench) -> None:
+    request = bench.request(0)
+    bench.probes.remember([request.probe_id])
+    assert bench.ask(request) == []
+
+
+def test_an_outcome_that_the_broker_did_not_acknowledge_is_none_and_is_decided_again(bench: Bench) -> None:
+    request = bench.request(0)
+    bench.fails_to_publish = [CandidateListIssued]
+    with pytest.raises(TransientError):
+        bench.ask(request)
+    assert kinds(bench.ask(request)) == [CandidateListIssued]
+
+
+def test_the_memory_of_decided_probes_is_bounded_and_lets_the_oldest_go(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(probes_module, "REMEMBERED_PROBES", 3)
+    bench.probes.remember(uuid_named(str(number)) for number in range(10))
+    assert list(bench.probes._decided) == [uuid_named(str(number)) for number in (7, 8, 9)]
+
+
+def test_a_replica_that_is_behind_answers_nothing_from_an_old_state(bench: Bench) -> None:
+    bench.book("B-1", bench.capture(0, "a"))
+    bench.log.hidden = 1
+    assert bench.refused(bench.request(0)) == "REPLICA_BEHIND"
+    assert bench.extractor.photos == [b"face 0"]
+
+
+def test_refusals_come_in_order_and_before_the_image_is_touched(bench: Bench) -> None:
+    # Signature, then person, then purpose, then image: who may not ask learns nothing that comes later.
+    bench.say(user_registered("bob", BOB.public_key, roles=("AUDITOR",)))
+    wrong: dict[str, Any] = {"reason_code": "", "image_reference": "nonsense"}
+    as_bob: dict[str, Any] = {"user_id": "bob", "actor": "user:bob", **wrong}
+    steps = [
+        (STRANGER, as_bob, "UNAUTHENTICATED"),
+        (BOB, {**as_bob, "actor": "user:alice"}, "NOT_ALLOWED"),
+        (CASE_TOOL, {**as_bob, "actor": "publisher:case-tool"}, "NOT_ALLOWED"),
+        (CASE_TOOL, {**wrong, "actor": "publisher:case-tool", "logon": LOGON, "user_id": "nobody"}, "USER_UNKNOWN"),
+        (BOB, as_bob, "ACCESS_NOT_GRANTED"),
+        (ALICE, wrong, "REASON_CODE_MISSING"),
+        (ALICE, {"image_reference": "nonsense", "requested_candidates": 51}, "CANDIDATE_COUNT_OUT_OF_RANGE"),
+        (ALICE, {"image_reference": "nonsense"}, "REFERENCE_UNRESOLVED"),
+    ]
+    for number, (key, changes, code) in enumerate(steps):
+        assert bench.refused(bench.request(0, f"probe {number}", **changes), key) == code
+    assert bench.extractor.photos == []
+
+
+def test_every_refusal_says_what_it_rests_on(bench: Bench) -> None:
+    bench.book("B-1", bench.capture(0, "a"))
+    (refused,) = bench.ask(bench.request(0, source_type="SURVEILLANCE_VIDEO"))
+    assert isinstance(refused, ProbeRefused)
+    assert refused.message == POLICY.prohibited_sources["SURVEILLANCE_VIDEO"]
+    assert refused.gallery_watermark == (1, 0, 0, 0, 0, 0, 0, 0)
+    assert refused.access_watermark == (len(bench.registry.records),)
+    assert (refused.policy_version, refused.user_id) == ("2026.1", "alice")
+
+
+def test_a_revocation_before_the_request_is_honoured_and_a_new_grant_too(bench: Bench) -> None:
+    bench.say(access_revoked("alice"))
+    assert bench.refused(bench.request(0, "one")) == "ACCESS_REVOKED"
+    bench.say(access_granted("alice", occurred_at=NOW + MICROSECOND))
+    assert bench.listed(bench.request(0, "two")) == []
+
+
+def test_training_is_judged_at_the_moment_of_the_search(bench: Bench) -> None:
+    bench.now = PERIOD[1] - MICROSECOND
+    assert bench.listed(bench.request(0, "one")) == []
+    bench.now = PERIOD[1]
+    assert bench.refused(bench.request(0, "two")) == "TRAINING_EXPIRED"
+    bench.now += timedelta(days=1)
+    assert bench.refused(bench.request(0, "three")) == "TRAINING_EXPIRED"
+
+
+def test_another_agencys_user_cannot_search_for_this_one(bench: Bench) -> None:
+    bench.say(agency_registered(OTHER_ORI))
+    assert bench.refused(bench.request(0, ori=OTHER_ORI)) == "AGENCY_MISMATCH"
+
+
+def test_a_bad_image_is_a_refusal_with_its_measurements_and_no_crash(bench: Bench) -> None:
+    assert bench.refused(bench.request(0, "a", image_reference="nonsense")) == "REFERENCE_UNRESOLVED"
+    altered = {"image_sha256": "cd" * 32, "original_sha256": "cd" * 32}
+    assert bench.refused(bench.request(0, "b", **altered)) == "DIGEST_MISMATCH"
+    gone = bench.request(0, "c")
+    bench.objects.destroy_key(probe_scope(gone.probe_id))
+    assert bench.refused(gone) == "KEY_DESTROYED"
+    (refused,) = bench.ask(bench.request("a house", "d"))
+    assert isinstance(refused, ProbeRefused)
+    assert (refused.code, refused.measurements) == ("NO_FACE", {"face_score": 0.01})
+
+
+def test_a_probe_cannot_search_with_the_photo_of_a_booking_or_of_another_probe(bench: Bench) -> None:
+    # Else whoever knows a reference could search with a sealed record's photo.
+    photo = bench.capture(0, "a")
+    taken = {"image_reference": photo.reference, "image_sha256": photo.sha256, "original_sha256": photo.sha256}
+    assert bench.refused(bench.request(0, "one", **taken)) == "REFERENCE_UNRESOLVED"
+    other = bench.request(1, "two")
+    assert bench.refused(bench.request(0, "three", image_reference=other.image_reference)) == "REFERENCE_UNRESOLVED"
+
+
+def test_probes_are_never_enrolled(bench: Bench) -> None:
+    bench.ask(bench.request(0))
+    assert kinds(bench.published) == [CandidateListIssued]
+    assert bench.gallery.search(to_template(FACES[0]), 5).templates == 0
+
+
+def test_what_a_withdrawal_took_out_is_in_no_later_list_whatever_a_restart_repeats(bench: Bench) -> None:
+    bench.book("B-1", bench.capture(0, "a"))
+    enrolled = bench.log.records[GALLERY, 0][0]
+    bench.order(OrderKind.SEAL)
+    late = replace(enrolled, offset=2)
+    bench.log.records[GALLERY, 0].append(late)
+    bench._handle(bench.replica.apply_gallery([late]))
+    assert bench.listed(bench.request(0)) == []
+    assert bench.replica.ledger.barred_by("CA0190000/B-1") is WithdrawalCause.SEALED
