@@ -367,7 +367,7 @@ class Demo:
 
     def _refused_probes(self) -> Iterator[tuple[UUID, str, str]]:
         photo = self._photo("A", 2).path.read_bytes()
-        attempts = (
+        attempts: tuple[tuple[str, dict[str, str], bool, RefusalCode], ...] = (
             (EXAMINER, {"case_number": ""}, False, RefusalCode.CASE_NUMBER_MISSING),
             (UNTRAINED, {}, False, RefusalCode.TRAINING_MISSING),
             (EXAMINER, {}, True, RefusalCode.UNAUTHENTICATED),

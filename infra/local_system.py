@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Self
 from connectors.topic_admin import TopicAdmin
 from infra import roles
 from infra.brokers import make_broker
+from infra.brokers.apache import kafka_version
 from infra.brokers.process import ChildProcess, keep_small, locked_folder, tail, write_pid
 from infra.data_folder import DataFolder
 from infra.settings import PREFIX
@@ -56,7 +57,7 @@ class LocalSystem:
             broker,
             self._folder.kafka,
             port=settings.kafka_port,
-            jars=settings.assets / "kafka",
+            jars=settings.assets / f"kafka-{kafka_version()}",
         )
         self.children: dict[str, ChildProcess] = {}
         self._workers = [f"worker-{number}" for number in range(1, workers + 1)]

@@ -85,9 +85,11 @@ class Settings(BaseSettings):
         settings_cls: type[BaseSettings],
         init_settings: PydanticBaseSettingsSource,
         env_settings: PydanticBaseSettingsSource,
-        **_: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Order the sources: command line, environment, file of the data folder, defaults."""
+        del dotenv_settings, file_secret_settings  # Not sources of ours.
         data = init_settings().get("data") or os.environ.get(f"{PREFIX}DATA") or DEFAULT_DATA
         file = TomlConfigSettingsSource(settings_cls, toml_file=Path(str(data)) / SETTINGS_FILE)
         return init_settings, env_settings, file

@@ -1,4 +1,8 @@
-"""What every test may use: one broker for the whole session, the embedded one unless LEADSTREAM_TEST_BROKER=apache."""
+"""What every test may use.
+
+One broker for the whole session, the embedded one unless LEADSTREAM_TEST_BROKER=apache, and the pinned assets, fetched
+once into the cache that every run of the tests uses.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +11,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from infra.assets import Assets, fetch
 from infra.brokers import KINDS, Broker, Kind, make_broker
+from infra.settings import load_settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 
 @pytest.fixture(scope="session")
@@ -34,3 +41,21 @@ def broker(broker_kind: Kind, tmp_path_factory: pytest.TempPathFactory) -> Itera
 def bootstrap(broker: Broker) -> str:
     """`host:port` of the shared broker."""
     return broker.bootstrap
+
+
+@pytest.fixture(scope="session")
+def asset_cache() -> Path:
+    """The folder of fetched models and photos."""
+    return load_settings().assets
+
+
+@pytest.fixture(scope="session")
+def assets(asset_cache: Path) -> Assets:
+    """The default model pack and the sample photos."""
+    return fetch(asset_cache, print)
+
+
+@pytest.fixture(scope="session")
+def photos(assets: Assets) -> dict[str, bytes]:
+    """The sample photos by neutral name: "A1" is subject A's first."""
+    return {f"{photo.subject}{photo.number}": photo.path.read_bytes() for photo in assets.photos}

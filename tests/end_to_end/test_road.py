@@ -1,0 +1,241 @@
+"""The whole road on real parts: bookings become searchable, probes get one outcome, the audit has every record."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+import pytest
+from confluent_kafka import Producer
+from conftest import INVESTIGATOR, LIMIT_S, ORI, REQUEST, until
+
+from connectors.bookings import Fingerprint, Photo
+from connectors.signing_keys import SigningKey
+from infra import wiring
+from schemas.codec import decode, encode
+from schemas.events import BookingOutcome, CandidateListIssued, DeadLetter, ProbeRefused, ProbeSubmitted
+from schemas.keys import booking_key, key_of
+from schemas.topics import BOOKING_EVENTS, DEAD_LETTERS, GALLERY, PROBE_REQUESTS
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from conftest import Bureau
+
+    from connectors.probes import ProbeClient
+
+
+def book(bureau: Bureau, number: str, photo: bytes, sid: str | None = None) -> None:
+    with bureau.jail() as jail:
+        published = jail.publish_booking(
+            booking_number=number,
+            booked_at=wiring.now(),
+            photos=[Photo(data=photo)],
+            fingerprints=[Fingerprint(data=b"not looked at")],
+            sid=sid,
+        )
+        answer = jail.await_outcome(published, LIMIT_S)
+    assert answer.outcome is BookingOutcome.ENROLLED
+    assert [capture.disposition for capture in answer.captures] == ["ENROLLED", "STORED"]
+
+
+def search(client: ProbeClient, photo: bytes, **changes: object) -> CandidateListIssued | ProbeRefused:
+    return client.await_outcome(client.submit(photo, **{**REQUEST, **changes}), LIMIT_S)
+
+
+def issued(client: ProbeClient, photo: bytes) -> CandidateListIssued:
+    outcome = search(client, photo)
+    assert isinstance(outcome, CandidateListIssued), outcome
+    return outcome
+
+
+def test_a_booked_person_is_the_first_candidate_for_another_photo(bureau: Bureau, photos: dict[str, bytes]) -> None:
+    book(bureau, "ROAD-A", photos["A1"], sid="ROAD-A")
+    book(bureau, "ROAD-D", photos["D1"])
+    with bureau.investigator() as investigator:
+        outcome = issued(investigator, photos["A2"])
+    assert outcome.candidates[0].person == "sid:ROAD-A"
+    assert outcome.candidates[0].score >= outcome.threshold
+    assert f"booking:{ORI}/ROAD-D" in {candidate.person for candidate in outcome.candidates}
+    assert "not an identification" in outcome.lead_notice
+    assert sum(outcome.gallery_watermark) >= 2
+    assert outcome.gallery_templates >= outcome.gallery_persons >= 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"case_number": ""}, "CASE_NUMBER_MISSING"),
+        ({"reason_code": ""}, "REASON_CODE_MISSING"),
+        ({"legal_basis": ""}, "LEGAL_BASIS_MISSING"),
+        ({"source_type": "BODY_WORN_CAMERA"}, "SOURCE_PROHIBITED"),
+        ({"source_type": "DRIVER_LICENCE_PHOTO"}, "SOURCE_PROHIBITED"),
+        ({"requested_candidates": 51}, "CANDIDATE_COUNT_OUT_OF_RANGE"),
+    ],
+)
+def test_a_probe_without_purpose_or_from_a_prohibited_source_is_refused_and_audited(
+    bureau: Bureau, photos: dict[str, bytes], changes: dict[str, object], code: str
+) -> None:
+    """G4."""
+    with bureau.investigator() as investigator:
+        outcome = search(investigator, photos["A2"], **changes)
+    assert isinstance(outcome, ProbeRefused)
+    assert outcome.code == code
+    sql = "SELECT outcome, code FROM audit.searches WHERE probe_id = {probe:UUID} AND outcome != 'PENDING'"
+    assert until(lambda: bureau.audit(sql, probe=str(outcome.probe_id)), "audited") == [("REFUSED", code)]
+
+
+def test_a_probe_that_its_user_did_not_sign_is_refused(
+    bureau: Bureau, photos: dict[str, bytes], tmp_path: Path
+) -> None:
+    with bureau.investigator(SigningKey.create(tmp_path / "unknown.key")) as impostor:
+        outcome = search(impostor, photos["A2"])
+    assert isinstance(outcome, ProbeRefused)
+    assert outcome.code == "UNAUTHENTICATED"
+
+
+def test_a_revoked_user_searches_no_more_until_granted_again(bureau: Bureau, photos: dict[str, bytes]) -> None:
+    """G3: what was revoked before the search is honoured, without any waiting in between."""
+    with bureau.administration() as acts, bureau.investigator() as investigator:
+        acts.revoke(user_id=INVESTIGATOR, reason="test")
+        refused = search(investigator, photos["A2"])
+        acts.grant(user_id=INVESTIGATOR, reason="test over")
+        assert isinstance(search(investigator, photos["A2"]), CandidateListIssued)
+    assert isinstance(refused, ProbeRefused)
+    assert refused.code == "ACCESS_REVOKED"
+
+
+def test_a_sealed_booking_never_appears_in_a_later_list_whatever_its_agency_sends(
+    bureau: Bureau, photos: dict[str, bytes]
+) -> None:
+    """G5."""
+    book(bureau, "SEAL-B", photos["B1"])
+    person = f"booking:{ORI}/SEAL-B"
+    with bureau.jail() as jail, bureau.investigator() as investigator:
+        assert issued(investigator, photos["B2"]).candidates[0].person == person
+        order = jail.publish_order(
+            booking_number="SEAL-B",
+            order="SEAL",
+            statute="CA PC 851.91",
+            court="Superior Court",
+            order_number="1",
+            ordered_at=wiring.now(),
+        )
+        assert jail.await_outcome(order, LIMIT_S).outcome is BookingOutcome.WITHDRAWN
+        assert person not in {each.person for each in issued(investigator, photos["B2"]).candidates}
+        again = jail.publish_booking(
+            booking_number="SEAL-B", booked_at=wiring.now(), photos=[Photo(data=photos["B1"])], event_id=uuid4()
+        )
+        answer = jail.await_outcome(again, LIMIT_S)
+        assert (answer.outcome, answer.code) == (BookingOutcome.REFUSED, "RECORD_SEALED")
+        assert person not in {each.person for each in issued(investigator, photos["B2"]).candidates}
+
+
+def test_an_expunged_bookings_photo_cannot_be_read_again(bureau: Bureau, photos: dict[str, bytes]) -> None:
+    book(bureau, "EXPUNGE-E", photos["E1"])
+    objects = wiring.object_store(bureau.settings)
+    stored = objects.put(f"booking/{booking_key(ORI, 'EXPUNGE-E')}", "witness", b"beside the photo")
+    with bureau.jail() as jail:
+        order = jail.publish_order(
+            booking_number="EXPUNGE-E",
+            order="EXPUNGE",
+            statute="CA PC 851.8",
+            court="Superior Court",
+            order_number="2",
+            ordered_at=wiring.now(),
+        )
+        assert jail.await_outcome(order, LIMIT_S).outcome is BookingOutcome.WITHDRAWN
+    assert not objects.exists(stored.reference)
+
+
+def test_a_probe_that_is_delivered_twice_has_one_outcome_and_counts_once(
+    bureau: Bureau, photos: dict[str, bytes]
+) -> None:
+    """G1, G11."""
+    with bureau.investigator() as investigator:
+        submitted = investigator.submit(photos["D1"], **REQUEST)
+        first = investigator.await_outcome(submitted, LIMIT_S)
+        again = investigator.submit(photos["D1"], **REQUEST, probe_id=submitted.probe_id)
+        assert again.position.offset > submitted.position.offset
+        assert investigator.await_outcome(again, LIMIT_S) == first
+        # Whatever the worker does with the second delivery has been done once a later probe is decided.
+        issued(investigator, photos["D1"])
+    bureau.audited()
+    sql = "SELECT count() FROM audit.searches WHERE probe_id = {probe:UUID}"
+    assert bureau.audit(sql, probe=str(submitted.probe_id)) == [(1,)]
+
+
+def test_garbage_becomes_dead_letters_and_the_next_good_event_is_processed(
+    bureau: Bureau, photos: dict[str, bytes]
+) -> None:
+    """G12: nothing is dropped, nothing crashes; the original bytes are kept, encrypted."""
+    key = b"CA0190000/GARBAGE"
+    garbage = [b"garbage", b"\xc3\x01" + bytes(12), b"\x00" * 5, b"\x89PNG", None]
+    producer = Producer({**bureau.config, "partitioner": "murmur2_random"})
+    for value in garbage:
+        producer.produce(BOOKING_EVENTS, value, key)
+        producer.produce(PROBE_REQUESTS, value, key)
+    producer.flush()
+    book(bureau, "AFTER-GARBAGE", photos["C1"])
+    with bureau.investigator() as investigator:
+        assert issued(investigator, photos["C2"]).candidates[0].person == f"booking:{ORI}/AFTER-GARBAGE"
+    sql = "SELECT payload FROM audit.events WHERE topic = {topic:String}"
+
+    def letters() -> list[dict[str, object]]:
+        found = [json.loads(payload) for (payload,) in bureau.audit(sql, topic=DEAD_LETTERS)]
+        return found if len(found) >= 2 * len(garbage) else []
+
+    for letter in until(letters, "every bad record is a dead letter"):
+        kept = wiring.object_store(bureau.settings).exists(str(letter["reference"]))
+        assert kept
+        assert letter["code"] == "CONTRACT"
+    bureau.audited()
+
+
+def test_no_template_is_in_the_audit_trail_the_logs_or_the_dead_letters(bureau: Bureau) -> None:
+    """G10, against the very templates that this system enrolled."""
+    from connectors.kafka_log import KafkaLog  # noqa: PLC0415 - only here
+
+    log = KafkaLog(bureau.config)
+    ends = log.end_offsets([GALLERY])
+    templates = []
+    for (topic, partition), end in ends.items():
+        for record in log.read(topic, partition, 0, end):
+            event = decode(record.value)
+            templates += [capture.template for capture in getattr(event, "captures", ())]
+    assert templates
+    texts = [str(row) for row in bureau.audit("SELECT * FROM audit.events")]
+    texts += [path.read_text(errors="replace") for path in bureau.folder.logs.iterdir()]
+    for template in templates:
+        for text in texts:
+            assert template.hex() not in text
+            assert repr(template)[2:40] not in text
+
+
+def test_the_audit_trail_is_exactly_what_an_independent_consumer_reads(bureau: Bureau) -> None:
+    """G2."""
+    records = bureau.audited()
+    assert {topic for topic, *_ in records} >= {BOOKING_EVENTS, PROBE_REQUESTS, GALLERY}
+    assert bureau.audit("SELECT count(), uniqExact(topic, partition, offset) FROM audit.events")[0] == (
+        len(records),
+        len(records),
+    )
+
+
+def test_a_dead_letter_and_a_probe_round_trip_through_the_codec(bureau: Bureau) -> None:
+    """The records of a real run are what the schemas say, key included."""
+    from connectors.kafka_log import KafkaLog  # noqa: PLC0415
+
+    log = KafkaLog(bureau.config)
+    seen = set()
+    for (topic, partition), end in log.end_offsets([PROBE_REQUESTS, DEAD_LETTERS]).items():
+        for record in log.read(topic, partition, 0, end):
+            if not (record.value or b"").startswith(b"\xc3\x01") or len(record.value or b"") < 40:
+                continue
+            event = decode(record.value)
+            assert encode(event) == record.value
+            assert isinstance(event, (ProbeSubmitted, DeadLetter))
+            assert key_of(event) == record.key
+            seen.add(type(event))
+    assert seen == {ProbeSubmitted, DeadLetter}
