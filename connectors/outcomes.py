@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, Self, TypeVar
 
 import structlog
-from confluent_kafka import Consumer, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from connectors.kafka_log import KafkaLog, as_record
 from schemas.codec import NO_REGISTRY, decode_for
@@ -40,6 +40,9 @@ K = TypeVar("K")
 _POLL_S = 0.2
 _READ_BACK_PATIENCE_S = 30.0
 _MAX_HANDLING_S = 900
+_HANDED_OUT_ANEW = frozenset(
+    {KafkaError.ILLEGAL_GENERATION, KafkaError.REBALANCE_IN_PROGRESS, KafkaError.UNKNOWN_MEMBER_ID},
+)
 
 log = structlog.get_logger()
 
@@ -100,8 +103,9 @@ class OutcomeConsumer(Generic[E]):
     """Delivers each outcome once, in the order of each partition; a `with` block closes it. For one thread.
 
     In a group, what was handled is committed to Kafka, and several instances share the work; an outcome is delivered
-    again only if the process died before its handling was noted. A tool that may not see even that keeps the positions
-    in its own database, in the transaction of the outcome, and starts at them.
+    again only if the instance died, or lost its partitions, before Kafka had noted the handling. A tool that may not
+    see even that keeps the positions in its own database, in the transaction of the outcome, and starts at them; and so
+    does one that may be away for longer than Kafka keeps the offsets of a group (seven days, unless set otherwise).
 
     Before the first outcome of a partition, the identities of all earlier ones are read back, so a repeat is known as
     one, however long ago the first came.
@@ -130,8 +134,10 @@ class OutcomeConsumer(Generic[E]):
         self._log = KafkaLog(config)
         self._commits = group is not None
         self._first_ones = FirstOnes(self._identities_before)
-        self._next: dict[int, int] = {}
-        """Partition -> next offset to commit."""
+        self._done: dict[int, int] = {}
+        """Partition -> next offset after what this process has dealt with."""
+        self._to_commit: dict[int, int] = {}
+        """The same, for what Kafka has not been told yet."""
         self._delivered: Delivery[E] | None = None
         """What the handler has not returned from."""
         self.unreadable = 0
@@ -175,7 +181,7 @@ class OutcomeConsumer(Generic[E]):
                 self._delivered = delivery
                 yield delivery
                 self._delivered = None
-            self._next[record.partition] = record.offset + 1
+            self._done[record.partition] = self._to_commit[record.partition] = record.offset + 1
             if delivery is not None:
                 self._commit()
             idle_since = time.monotonic()
@@ -195,6 +201,8 @@ class OutcomeConsumer(Generic[E]):
         return as_record(message)
 
     def _first_outcome(self, record: LogRecord) -> Delivery[E] | None:
+        if record.offset < self._done.get(record.partition, 0):
+            return None  # Kafka was not told in time, before the partition was handed out anew.
         outcome = self._outcome(record, tell=True)
         if outcome is None:
             return None
@@ -231,22 +239,23 @@ class OutcomeConsumer(Generic[E]):
             self._consumer.seek(TopicPartition(position.topic, position.partition, position.offset))
 
     def _commit(self) -> None:
-        if not self._commits or not self._next:
+        if not self._commits or not self._to_commit:
             return
-        offsets = [TopicPartition(self._kind.topic, partition, offset) for partition, offset in self._next.items()]
-        self._next.clear()
+        offsets = [TopicPartition(self._kind.topic, partition, at) for partition, at in self._to_commit.items()]
+        self._to_commit.clear()
         try:
             self._consumer.commit(offsets=offsets, asynchronous=False)
         except KafkaException as error:
-            raise TransientError(
-                f"Kafka did not note that an outcome was handled: {error.args[0].str()}; it may be delivered again.",
-            ) from None
+            reason: KafkaError = error.args[0]
+            if reason.code() not in _HANDED_OUT_ANEW:
+                raise TransientError(f"Kafka did not note what was handled: {reason.str()}.") from None
+            log.warning("partitions were handed out anew before Kafka noted what was handled", reason=reason.str())
 
     def _on_change(self, _consumer: Consumer, partitions: list[TopicPartition]) -> None:
         changed = [here.partition for here in partitions]
         self._first_ones.forget(changed)
         for partition in changed:
-            self._next.pop(partition, None)
+            self._to_commit.pop(partition, None)
 
     def _checked(self, start_at: Mapping[int, int]) -> list[TopicPartition]:
         """Return where to start in every partition.

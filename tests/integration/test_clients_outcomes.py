@@ -5,7 +5,9 @@ The broker is shared, so every test has an agency and a consumer group of its ow
 
 from __future__ import annotations
 
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import islice
@@ -262,7 +264,7 @@ def test_the_answers_to_many_bookings_are_taken_as_they_come(
     ]
     answers = bookings.await_outcomes(published, DEADLINE_S)
     for number, one in reversed(list(enumerate(published))):
-        worker.say(processed(ori, f"B-{number}", one.position))
+        worker.say(processed(ori, f"B-{number}", one.position), processed(ori, f"B-{number}", one.position))
         assert next(answers).source == one.position
     assert list(answers) == []
 
@@ -383,6 +385,59 @@ def test_a_tool_resumes_where_it_stopped_and_gets_again_what_it_did_not_handle(
     worker.say(refused(second, ori), listed(first, ori), listed(third := uuid4(), ori))
     with CandidateListConsumer(config, group, ori=ori) as consumer:
         assert [outcome.probe_id for outcome in take(consumer, 1)] == [third]
+
+
+@pytest.mark.kafka  # The embedded broker refuses commits of a group from the moment that a member asks to join it.
+def test_two_instances_of_a_tool_share_the_work_and_hand_it_over(
+    config: dict[str, str | int | bool], worker: WorkersPart, ori: str, group: str
+) -> None:
+    """G11: neither the second instance's coming nor the first one's leaving doubles or loses an outcome."""
+    ids = [uuid4() for _ in range(90)]
+    handled: list[tuple[str, UUID]] = []
+    leaves = {"first": threading.Event(), "second": threading.Event()}
+
+    def work(name: str) -> None:
+        with CandidateListConsumer(config, group, ori=ori) as consumer:
+            while not leaves[name].is_set():
+                handled.extend((name, delivery.outcome.probe_id) for delivery in consumer.deliveries(idle_s=0.2))
+
+    def until_handled(count: int, by: str) -> None:
+        """Wait until so many are handled, and of the last thirty one at least by this instance."""
+        deadline = time.monotonic() + DEADLINE_S
+        while len(handled) < count or not any(name == by for name, _ in handled[-30:]):
+            assert time.monotonic() < deadline, f"{len(handled)} of {count} handled, none lately by the {by} instance"
+            time.sleep(0.05)
+
+    with ThreadPoolExecutor(2) as pool:
+        try:
+            instances = [pool.submit(work, "first")]
+            worker.say(*(listed(probe_id, ori) for probe_id in ids[:30]))
+            until_handled(30, "first")
+            instances.append(pool.submit(work, "second"))
+            for probe_id in ids[30:60]:
+                worker.say(listed(probe_id, ori), listed(probe_id, ori))
+            until_handled(60, "first")
+            leaves["first"].set()
+            instances[0].result(DEADLINE_S)
+            worker.say(*(listed(probe_id, ori) for probe_id in ids))
+            until_handled(90, "second")
+        finally:
+            for leave in leaves.values():
+                leave.set()
+        for instance in instances:
+            instance.result(DEADLINE_S)
+    assert sorted(probe_id for _, probe_id in handled) == sorted(ids)
+
+
+def test_what_was_handled_is_noted_before_the_next_outcome_is_delivered(
+    config: dict[str, str | int | bool], worker: WorkersPart, ori: str, group: str
+) -> None:
+    worker.say(listed(uuid4(), ori), listed(uuid4(), ori))
+    with CandidateListConsumer(config, group, ori=ori) as consumer:
+        handled, unhandled = islice(consumer.deliveries(idle_s=DEADLINE_S), 2)
+    with CandidateListConsumer(config, group, ori=ori) as consumer:
+        assert take(consumer, 1) == [unhandled.outcome]
+    assert handled.outcome != unhandled.outcome
 
 
 def test_bytes_that_are_no_outcome_are_passed_over_and_counted(
