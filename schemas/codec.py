@@ -23,7 +23,7 @@ from schemas.avro_schemas import BY_FINGERPRINT, CURRENT_VERSIONS
 from schemas.errors import ContractError
 from schemas.events import RECORDS, Event
 from schemas.instants import iso
-from schemas.topics import TOPIC_OF_RECORD
+from schemas.topics import TOPIC_OF_RECORD, TOPICS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -33,8 +33,12 @@ if TYPE_CHECKING:
 
 SINGLE_OBJECT = b"\xc3\x01"
 CONFLUENT = b"\x00"
+MAX_SIGNED_VALUE_BYTES = 131_072
+"""Longest record from outside: what it causes echoes parts of it and must still fit in a Kafka message."""
 _HEADER_BYTES = 10
 _CONFLUENT_HEADER_BYTES = 5
+
+_SIGNED_TOPICS = frozenset(topic.name for topic in TOPICS.values() if topic.signed)
 
 NO_REGISTRY: Mapping[int, SchemaVersion] = MappingProxyType({})
 """For systems without a schema registry: every record in Confluent framing is a ContractError."""
@@ -87,8 +91,10 @@ def decode_for(topic: str, data: bytes | None, *, registry: Mapping[int, SchemaV
     """Return the event, if it belongs in this topic.
 
     Raises:
-        ContractError: as `decode`, or the record belongs in another topic.
+        ContractError: as `decode`, or the record belongs in another topic, or is longer than anybody outside may write.
     """
+    if data is not None and len(data) > MAX_SIGNED_VALUE_BYTES and topic in _SIGNED_TOPICS:
+        raise ContractError(f"The record has {len(data)} bytes; {topic} takes at most {MAX_SIGNED_VALUE_BYTES}.")
     event = decode(data, registry=registry)
     if not isinstance(event, Event) or topic_of(event) != topic:
         raise ContractError(f"{type(event).__name__} does not belong in {topic}.")

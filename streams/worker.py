@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any, cast
 
 import faust
 import structlog
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaError, MessageSizeTooLargeError, RecordTooLargeError
 from aiokafka.partitioner import murmur2
 from faust.exceptions import FaustError
 
 from processors.refusals import Refusal
 from schemas.codec import encode, topic_of
-from schemas.errors import DomainFault, IntegrityError, LeadstreamError, TransientError
+from schemas.errors import ContractError, DomainFault, IntegrityError, LeadstreamError, TransientError
 from schemas.keys import key_of
 from schemas.records import LogRecord
 from schemas.topics import ACCESS, BOOKING_EVENTS, GALLERY, PROBE_REQUESTS, TOPICS
@@ -217,10 +217,13 @@ class Worker:
 
         Raises:
             TransientError: the broker did not acknowledge it; it may or may not be in the topic.
+            ContractError: it is too long for Kafka; waiting would not make it shorter.
         """
         try:
             acknowledged = await self._topic(topic_of(event)).send(key=key_of(event), value=encode(event))
             await acknowledged
+        except (MessageSizeTooLargeError, RecordTooLargeError):
+            raise ContractError(f"{type(event).__name__} is too long for Kafka; send less in one record.") from None
         except (KafkaError, FaustError) as error:
             raise TransientError(f"Kafka did not take {type(event).__name__}: {type(error).__name__}") from None
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from aiokafka.errors import MessageSizeTooLargeError
 from builders import (
     ALICE,
     BOB,
@@ -48,6 +49,7 @@ from processors.candidates import LEAD_NOTICE
 from processors.extraction import ExtractedFace
 from processors.refusals import Refusal, RefusalCode
 from processors.templates import to_template
+from schemas.codec import MAX_SIGNED_VALUE_BYTES, encode
 from schemas.errors import ContractError, DomainFault, IntegrityError, TransientError
 from schemas.events import (
     BookingOutcome,
@@ -61,12 +63,13 @@ from schemas.events import (
 )
 from schemas.keys import booking_scope, probe_scope
 from schemas.positions import derived_id
-from schemas.topics import ACCESS, GALLERY, TOPICS
+from schemas.topics import ACCESS, BOOKING_EVENTS, GALLERY, TOPICS
 from streams import probes as probes_module
 from streams.bookings import Bookings
 from streams.context import Context
 from streams.probes import Probes
 from streams.replica import FOLLOWED, Replica
+from streams.worker import Worker
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
@@ -458,6 +461,41 @@ def test_a_booking_waits_for_a_replica_that_is_behind(bench: Bench) -> None:
     assert bench.published == []
     bench.log.hidden = 0
     assert answer_of(bench.book("B-1", bench.capture(0, "a"))).outcome is BookingOutcome.ENROLLED
+
+
+@pytest.mark.parametrize("length", [MAX_SIGNED_VALUE_BYTES, 900_000])
+def test_a_record_too_long_for_its_outcome_breaks_the_contract_whoever_sent_it(bench: Bench, length: int) -> None:
+    # The outcome echoes who asked, twice; too long for Kafka it could never be published, and the partition would
+    # stand still for ever at the record of a stranger (G12).
+    long = "x" * length
+    for handler, event in (
+        (bench.probes, bench.request(user_id=long)),
+        (bench.bookings, booking_recorded(long)),
+        (bench.bookings, record_order(OrderKind.SEAL, long)),
+    ):
+        with pytest.raises(ContractError, match="at most"):
+            bench._handle(handler.handle(signed(event, STRANGER)))
+    assert bench.published == []
+
+
+def test_the_longest_record_a_stranger_can_send_has_an_outcome_that_fits(bench: Bench) -> None:
+    refusal = bench.ask(bench.request(user_id="x" * (MAX_SIGNED_VALUE_BYTES - 1000)), STRANGER)
+    captures = tuple(
+        capture(str(number), reference="", sha256="", media_type="", source="BOOKING_CAPTURE") for number in range(2150)
+    )
+    answer = bench.book("B-1", *captures)
+    assert all(len(encode(event)) < 900_000 for event in (*refusal, *answer))
+
+
+def test_what_kafka_will_never_take_is_not_tried_for_ever() -> None:
+    class FullTopic:
+        async def send(self, **_: object) -> None:
+            raise MessageSizeTooLargeError
+
+    worker = object.__new__(Worker)
+    worker._topics = {BOOKING_EVENTS: FullTopic()}
+    with pytest.raises(ContractError, match="too long"):
+        asyncio.run(worker._publish(booking_recorded()))
 
 
 # Probes.
