@@ -134,7 +134,10 @@ class Worker:
         crashed = asyncio.create_task(self.app.wait_until_stopped())
         ready = asyncio.create_task(self._become_ready(on_ready))
         try:
-            await asyncio.wait({stopping, crashed}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({stopping, crashed, ready}, return_when=asyncio.FIRST_COMPLETED)
+            if ready.done():
+                ready.result()  # A worker that can never be ready must not look as if it were on its way.
+                await asyncio.wait({stopping, crashed}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             for task in (stopping, crashed, ready):
                 task.cancel()

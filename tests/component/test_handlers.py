@@ -498,6 +498,34 @@ def test_what_kafka_will_never_take_is_not_tried_for_ever() -> None:
         asyncio.run(worker._publish(booking_recorded()))
 
 
+def test_a_worker_that_can_never_be_ready_stops_and_says_why() -> None:
+    class IdleApp:
+        crashed = False
+
+        def finalize(self) -> None:
+            """Accept."""
+
+        async def start(self) -> None:
+            """Accept."""
+
+        async def add_runtime_dependency(self, _: object) -> None:
+            """Accept."""
+
+        async def wait_until_stopped(self) -> None:
+            await asyncio.Event().wait()
+
+        async def stop(self) -> None:
+            """Accept."""
+
+    async def shortened() -> bool:
+        raise IntegrityError("Kafka lost records.")
+
+    worker: Any = object.__new__(Worker)
+    worker.app, worker._follower, worker._pool, worker._catch_up = IdleApp(), None, ThreadPoolExecutor(1), shortened
+    with pytest.raises(IntegrityError, match="lost records"):
+        asyncio.run(asyncio.wait_for(worker.run(asyncio.Event(), lambda: None), timeout=30))
+
+
 # Probes.
 
 
