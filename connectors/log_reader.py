@@ -1,36 +1,62 @@
-"""Kafka read by hand for the audit: no group, no commit, every partition from chosen offsets, and nothing skipped.
+"""Kafka read by hand: no group, no commit, partitions from chosen offsets, and nothing skipped.
 
 It differs from a plain consumer in what it refuses: an offset that Kafka no longer has is an IntegrityError, where a
-consumer would quietly start elsewhere. `read_everything` is the auditors' independent second look (G2): a plain
-consumer that shares nothing with the sink but the client library.
+consumer would quietly start elsewhere. The sink and every worker's follower read by it. `read_everything` is the
+auditors' independent second look (G2): a plain consumer that shares nothing with them but the client library.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
 
-from connectors.kafka_log import as_record
 from processors.audit import Bounds
 from schemas.errors import IntegrityError, TransientError
+from schemas.records import LogRecord
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
 
     from confluent_kafka import Message
 
-    from schemas.records import LogRecord
 
 ASK_TIMEOUT_S = 10.0
 READ_RECORDS = 2000
 
 UNREADABLE_HEADERS: tuple[tuple[str, None]] = (("unreadable", None),)
-"""Stands in the trail for headers with a name that is not UTF-8; such a record counts as unsigned."""
+"""Stands for headers with a name that is not UTF-8; such a record counts as unsigned."""
 
 _LOST = frozenset({KafkaError.OFFSET_OUT_OF_RANGE, KafkaError._AUTO_OFFSET_RESET})  # noqa: SLF001 - librdkafka's name for it
+
+
+def as_record(message: Message) -> LogRecord:
+    """Return a message of the client as a value, though its headers be such that the client cannot hand them out."""
+    try:
+        return _as_the_client_gives_it(message)
+    except (SystemError, UnicodeDecodeError):  # What the client raises for a header name that is not UTF-8 (G12).
+        message.set_headers([])
+        return replace(_as_the_client_gives_it(message), headers=UNREADABLE_HEADERS)
+
+
+def _as_the_client_gives_it(message: Message) -> LogRecord:
+    headers = cast("list[tuple[str, str | bytes | None]]", message.headers() or [])
+    _, timestamp_ms = message.timestamp()
+    return LogRecord(
+        topic=str(message.topic()),
+        partition=int(message.partition() or 0),
+        offset=int(message.offset() or 0),
+        timestamp_ms=timestamp_ms,
+        key=_bytes(message.key()),
+        value=_bytes(message.value()),
+        headers=tuple((name, _bytes(value)) for name, value in headers),
+    )
+
+
+def _bytes(value: str | bytes | None) -> bytes | None:
+    return value.encode() if isinstance(value, str) else value
 
 
 class LogReader:
@@ -45,7 +71,9 @@ class LogReader:
             {
                 **config,
                 # The client wants a group id even when it never joins one.
-                "group.id": "leadstream-sink",
+                "group.id": "leadstream-reader",
+                # What goes wrong is told by exceptions; the client would also print it.
+                "log_level": 0,
                 "enable.auto.commit": False,
                 "enable.auto.offset.store": False,
                 "auto.offset.reset": "error",
@@ -89,11 +117,11 @@ class LogReader:
         for message in (first, *self._consumer.consume(READ_RECORDS - 1, 0)):
             error = message.error()
             if error is None:
-                records.append(_readable(message))
+                records.append(as_record(message))
             elif error.code() in _LOST:
                 raise IntegrityError(
-                    f"Kafka no longer has the next record of {message.topic()}/{message.partition()} for the audit "
-                    f"trail ({error.str()}): it lost records. Do not go on before you know why.",
+                    f"Kafka no longer has the next record of {message.topic()}/{message.partition()} "
+                    f"({error.str()}): it lost records. Do not go on before you know why.",
                 )
             else:
                 away = error
@@ -143,15 +171,6 @@ def read_everything(config: Mapping[str, Any], topics: Collection[str]) -> Itera
         raise TransientError(f"Kafka does not answer: {error.args[0].str()}") from None
     finally:
         consumer.close()
-
-
-def _readable(message: Message) -> LogRecord:
-    """Return a message as a value, though its headers be such that the client cannot hand them out (G12)."""
-    try:
-        return as_record(message)
-    except (SystemError, UnicodeDecodeError):  # What the client raises for a header name that is not UTF-8.
-        message.set_headers([])
-        return replace(as_record(message), headers=UNREADABLE_HEADERS)
 
 
 def _ask_bounds(consumer: Consumer, topics: Collection[str]) -> dict[tuple[str, int], Bounds]:

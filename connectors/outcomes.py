@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Generic, Self, TypeVar
 import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
-from connectors.kafka_log import KafkaLog, as_record
+from connectors.kafka_log import KafkaLog
+from connectors.log_reader import as_record
 from schemas.codec import NO_REGISTRY, decode_for
 from schemas.errors import ContractError, IntegrityError, TransientError, UsageError
 

@@ -27,9 +27,9 @@ from builders import (
 )
 from confluent_kafka import KafkaError
 
-from connectors import kafka_log
+from connectors import log_reader
 from connectors.faiss_gallery import FaissGallery
-from connectors.kafka_log import KafkaTail
+from connectors.log_reader import LogReader
 from processors.access import Directory, Standing
 from processors.refusals import Refusal, RefusalCode
 from processors.templates import template_to_bytes, to_template
@@ -422,13 +422,13 @@ def test_an_error_among_records_takes_none_of_them_along(
     monkeypatch: pytest.MonkeyPatch, script: tuple[int | None, ...]
 ) -> None:
     # They have been consumed and would never come again: a replica would miss a withdrawal for ever (G5).
-    monkeypatch.setattr(kafka_log, "Consumer", lambda _: ScriptedConsumer(map(Arrived, script)))
-    assert [record.offset for record in KafkaTail({}, {}).read(0)] == [0, 1]
+    monkeypatch.setattr(log_reader, "Consumer", lambda _: ScriptedConsumer(map(Arrived, script)))
+    assert [record.offset for record in LogReader({}).read(0)] == [0, 1]
 
 
 def test_nothing_but_an_error_is_the_world_being_away(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kafka_log, "Consumer", lambda _: ScriptedConsumer(map(Arrived, (None,))))
-    tail = KafkaTail({}, {})
+    monkeypatch.setattr(log_reader, "Consumer", lambda _: ScriptedConsumer(map(Arrived, (None,))))
+    tail = LogReader({})
     with pytest.raises(TransientError, match="away"):
         tail.read(0)
     assert tail.read(0) == []
