@@ -42,7 +42,7 @@ class Settings(BaseSettings):
     kafka_port: Annotated[
         int | None,
         Field(
-            description="Port of the broker that `leadstream up` starts; empty: the one it had, or a free one.", gt=0
+            description="Port of the broker that `leadstream up` starts; empty: a free one.", gt=0
         ),
     ] = None
     object_store: Annotated[

@@ -187,43 +187,25 @@ def accept(
             say(f"{user_id} accepted {name} version {accepted}.")
 
 
-@user.command("grant")
-def grant(
-    user_id: Annotated[str, typer.Argument(help="Username.")],
-    reason: Reason,
-    actor: Actor = ROOT_ADMINISTRATOR,
-    data: Data = None,
-) -> None:
-    """Open a user's access, as far as training, agreements and policy allow."""
-    with _acting(data, actor) as (administration, _):
-        administration.grant(user_id=user_id, reason=reason)
-    say(f"Access of {user_id} is granted.")
+def _standing_command(name: str, what_for: str, done: str) -> None:
+    """Add a command that changes whether a user's access is open."""
+
+    def command(
+        user_id: Annotated[str, typer.Argument(help="Username.")],
+        reason: Reason,
+        actor: Actor = ROOT_ADMINISTRATOR,
+        data: Data = None,
+    ) -> None:
+        with _acting(data, actor) as (administration, _):
+            getattr(administration, name)(user_id=user_id, reason=reason)
+        say(f"Access of {user_id} is {done}.")
+
+    user.command(name, help=what_for)(command)
 
 
-@user.command("restrict")
-def restrict(
-    user_id: Annotated[str, typer.Argument(help="Username.")],
-    reason: Reason,
-    actor: Actor = ROOT_ADMINISTRATOR,
-    data: Data = None,
-) -> None:
-    """Stop a user's searches until access is granted again."""
-    with _acting(data, actor) as (administration, _):
-        administration.restrict(user_id=user_id, reason=reason)
-    say(f"Access of {user_id} is restricted.")
-
-
-@user.command("revoke")
-def revoke(
-    user_id: Annotated[str, typer.Argument(help="Username.")],
-    reason: Reason,
-    actor: Actor = ROOT_ADMINISTRATOR,
-    data: Data = None,
-) -> None:
-    """End a user's access; searches that wait are refused as well."""
-    with _acting(data, actor) as (administration, _):
-        administration.revoke(user_id=user_id, reason=reason)
-    say(f"Access of {user_id} is revoked.")
+_standing_command("grant", "Open a user's access, as far as training, agreements and policy allow.", "granted")
+_standing_command("restrict", "Stop a user's searches until access is granted again.", "restricted")
+_standing_command("revoke", "End a user's access; searches that wait are refused as well.", "revoked")
 
 
 def _public_key(digits: str) -> bytes:

@@ -16,7 +16,7 @@ from connectors.key_custody import FileMasterKey
 from connectors.object_store import ObjectStore
 from infra.commands.common import err, out, say, table
 from infra.data_folder import DataFolder, initialise
-from infra.demo import Demo, DemoResult
+from infra.demo import Demo, DemoResult, shown_name
 from infra.settings import load_settings
 from processors.candidates import LEAD_NOTICE
 
@@ -81,10 +81,10 @@ def _show(result: DemoResult) -> None:
             rows.append(
                 (
                     f"subject {probe.subject}" if first else "",
-                    ("booked" if probe.mate else "not booked") if first else "",
+                    ("enrolled" if probe.mate else "not enrolled") if first else "",
                     f"{probe.latency_ms:.0f} ms" if first else "",
                     candidate.rank,
-                    candidate.person + (" (synthetic)" if candidate.synthetic else ""),
+                    shown_name(candidate),
                     f"{candidate.score:.3f}",
                     "above" if above else "below",
                 ),
@@ -92,8 +92,8 @@ def _show(result: DemoResult) -> None:
     threshold = result.probes[0].outcome.threshold
     out.print(
         table(
-            "Probes and their best candidates",
-            ("probe shows", "who is", "answered in", "rank", "candidate", "cosine", f"threshold {threshold}"),
+            f"Probes and their best candidates (published threshold {threshold})",
+            ("probe shows", "who is", "answered in", "rank", "candidate", "cosine", "threshold"),
             rows,
         ),
     )
@@ -108,10 +108,18 @@ def _show(result: DemoResult) -> None:
     out.print(
         table(
             "Who searched, how often and why (ClickHouse)",
-            ("user", "reason", "searches", "lists issued", "in the user's words"),
+            ("user", "reason", "searches", "lists", "refused", "not proven", "in the user's words"),
             [
-                (user, reason, count, issued, " | ".join(words))
-                for user, reason, count, issued, words in result.searches
+                (
+                    each.user,
+                    each.reason,
+                    each.count,
+                    each.issued,
+                    each.refused,
+                    each.unproven,
+                    " | ".join(each.reason_texts),
+                )
+                for each in result.searches
             ],
         ),
     )
