@@ -15,7 +15,7 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaExcepti
 
 from processors.audit import Bounds
 from schemas.errors import IntegrityError, TransientError
-from schemas.records import LogRecord
+from schemas.records import UNREADABLE_HEADERS, LogRecord
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
@@ -25,9 +25,6 @@ if TYPE_CHECKING:
 
 ASK_TIMEOUT_S = 10.0
 READ_RECORDS = 2000
-
-UNREADABLE_HEADERS: tuple[tuple[str, None]] = (("unreadable", None),)
-"""Stands for headers with a name that is not UTF-8; such a record counts as unsigned."""
 
 _LOST = frozenset({KafkaError.OFFSET_OUT_OF_RANGE, KafkaError._AUTO_OFFSET_RESET})  # noqa: SLF001 - librdkafka's name for it
 

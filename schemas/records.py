@@ -6,6 +6,9 @@ from dataclasses import dataclass, field
 
 from schemas.positions import SourcePosition
 
+UNREADABLE_HEADERS: tuple[tuple[str, None]] = (("unreadable", None),)
+"""Stands for headers with a name that is not UTF-8; such a record counts as unsigned."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogRecord:

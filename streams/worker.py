@@ -25,6 +25,7 @@ from schemas.errors import ContractError, DomainFault, IntegrityError, Leadstrea
 from schemas.keys import key_of
 from schemas.records import LogRecord
 from schemas.topics import ACCESS, BOOKING_EVENTS, GALLERY, PROBE_REQUESTS, TOPICS
+from streams import unreadable_headers
 from streams.bookings import Bookings
 from streams.context import Context
 from streams.follower import Follower, SteadyChannel
@@ -294,6 +295,7 @@ class Worker:
 
 
 def _make_app(settings: WorkerSettings) -> faust.App:
+    unreadable_headers.install()
     return faust.App(
         GROUP,
         broker=[f"kafka://{address}" for address in settings.brokers.split(",")],
