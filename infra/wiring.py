@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
+from connectors.attempt_counter import AttemptCounter
 from connectors.audit_reader import AuditReader
 from connectors.audit_store import AuditStore, open_store
 from connectors.clickhouse_client import ClickHouseServer
@@ -127,6 +128,7 @@ def worker(settings: Settings, name: str) -> Worker:
             dimension=dimension,
             policy=policy(settings),
             extractor=faces,
+            attempts=AttemptCounter(folder / "attempts"),
             objects=object_store(settings),
             clock=now,
             threshold_of=lambda templates: threshold(faces.card, templates),

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from processors.extraction import Extraction
+    from schemas.positions import SourcePosition
     from schemas.records import LogRecord
     from streams.context import Context
 
@@ -68,8 +69,14 @@ class Bookings:
     async def _enrol(self, booking: BookingRecorded, record: LogRecord) -> None:
         scope = booking_scope(booking.ori, booking.booking_number)
         extractions: dict[UUID, Extraction] = {
-            capture.capture_id: await extract_stored(self._context, capture.reference, capture.sha256, scope)
-            for capture in enrolment.captures_to_extract(booking, self._context.policy)
+            capture.capture_id: await extract_stored(
+                self._context,
+                capture.reference,
+                capture.sha256,
+                scope,
+                (record.position, number),
+            )
+            for number, capture in enumerate(enrolment.captures_to_extract(booking, self._context.policy))
         }
         digest = self._context.replica.gallery.model_digest
         for event in enrolment.enrol(
@@ -83,8 +90,25 @@ class Bookings:
             await self._context.publish(event)
 
 
-async def extract_stored(context: Context, reference: str, sha256: str, scope: str) -> Extraction:
-    """Fetch an image from the object store and extract its template, off the event loop."""
+async def extract_stored(
+    context: Context,
+    reference: str,
+    sha256: str,
+    scope: str,
+    place: tuple[SourcePosition, int],
+) -> Extraction:
+    """Fetch an image from the object store and extract its template, off the event loop.
+
+    Args:
+        context: the way to both.
+        reference: where the image is.
+        sha256: its digest, as its sender stated it.
+        scope: what the reference must belong to.
+        place: the record that names the image, and which of its images it is.
+
+    Raises:
+        DomainFault: POISON, the image has crashed this worker before.
+    """
 
     def fetch_and_extract() -> Extraction:
         try:
@@ -93,6 +117,7 @@ async def extract_stored(context: Context, reference: str, sha256: str, scope: s
             if fault.code not in STORED_IMAGE_CODES:
                 raise
             return Refusal(code=RefusalCode(fault.code), message=str(fault))
-        return context.extractor.extract(photo)
+        with context.attempts.attempt(*place):
+            return context.extractor.extract(photo)
 
     return await asyncio.get_running_loop().run_in_executor(context.pool, fetch_and_extract)

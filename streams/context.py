@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from processors.policy import Policy
     from schemas.events import Event
-    from streams.ports import Clock, Extractor, Objects
+    from streams.ports import Attempts, Clock, Extractor, Objects
     from streams.replica import Replica
 
 
@@ -23,6 +23,8 @@ class Context:
     """Directory and gallery, behind the read barrier."""
     policy: Policy
     extractor: Extractor
+    attempts: Attempts
+    """Around every use of the extractor: what crashes it twice is not tried again."""
     pool: Executor
     """Threads in which extraction and search run, off the event loop."""
     objects: Objects

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
+    from contextlib import AbstractContextManager
     from datetime import datetime
     from uuid import UUID
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     from processors.candidates import GalleryChange, SearchResult
     from processors.extraction import Extraction
+    from schemas.positions import SourcePosition
     from schemas.records import LogRecord
 
 TopicPartition = tuple[str, int]
@@ -36,6 +38,22 @@ class Extractor(Protocol):
 
     def extract(self, photo: bytes, /) -> Extraction:
         """Return the template of the one face in an encoded image, or why there is none. Safe in several threads."""
+        ...
+
+
+class Attempts(Protocol):
+    """Remembers, across crashes of the process, what work was begun and never ended."""
+
+    def attempt(self, position: SourcePosition, number: int, /) -> AbstractContextManager[None]:
+        """Do native work on one image of a record inside the block.
+
+        Args:
+            position: where the record stands.
+            number: which image of the record.
+
+        Raises:
+            DomainFault: POISON, this worker began it twice and never ended it.
+        """
         ...
 
 

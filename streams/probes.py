@@ -79,6 +79,7 @@ class Probes:
             request.image_reference,
             request.image_sha256,
             probe_scope(request.probe_id),
+            (record.position, 0),
         )
         if isinstance(extraction, Refusal):
             return self._refuse(request, record, extraction)

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from processors.access import Directory
     from processors.policy import Policy
     from schemas.events import Event
-    from streams.ports import Clock, Extractor, Gallery, Log, Objects
+    from streams.ports import Attempts, Clock, Extractor, Gallery, Log, Objects
 
 GROUP = "leadstream-worker"
 HEAL_EVERY_S = 30.0
@@ -77,6 +77,7 @@ class WorkerParts:
     """Length of a template."""
     policy: Policy
     extractor: Extractor
+    attempts: Attempts
     objects: Objects
     clock: Clock
     threshold_of: Callable[[int], float]
@@ -111,6 +112,7 @@ class Worker:
             replica=self.replica,
             policy=parts.policy,
             extractor=parts.extractor,
+            attempts=parts.attempts,
             pool=self._pool,
             objects=parts.objects,
             publish=self._publish,

@@ -42,6 +42,7 @@ from builders import (
     uuid_named,
 )
 
+from connectors.attempt_counter import AttemptCounter
 from connectors.faiss_gallery import FaissGallery
 from connectors.key_custody import FileMasterKey
 from connectors.object_store import ObjectStore
@@ -153,6 +154,7 @@ class Bench:
             replica=self.replica,
             policy=POLICY,
             extractor=self.extractor,
+            attempts=AttemptCounter(folder / "attempts"),
             pool=self.pool,
             objects=self.objects,
             publish=self._publish,
