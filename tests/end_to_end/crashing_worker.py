@@ -1,0 +1,38 @@
+"""A worker whose decoder aborts the process on one photo, for `test_poison.py`; the product has no such switch.
+
+Arguments: data folder, worker's name, SHA-256 of the photo.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import sys
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from connectors import face_extractor
+from infra import roles
+from infra.settings import load_settings
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from connectors.image_decoder import DecodeLimits
+    from processors.refusals import Refusal
+
+DATA, NAME, POISON_SHA256 = sys.argv[1:]
+decode_image = face_extractor.decode_image
+
+
+def decode_or_abort(data: bytes, limits: DecodeLimits) -> NDArray[np.uint8] | Refusal:
+    if sha256(data).hexdigest() == POISON_SHA256:
+        os.abort()
+    return decode_image(data, limits)
+
+
+resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+face_extractor.decode_image = decode_or_abort
+roles.run_worker(load_settings(Path(DATA)), NAME)
