@@ -16,10 +16,10 @@ from connectors.clock import now
 from connectors.kafka_log import KafkaLog
 from connectors.object_store import MAX_OBJECT_BYTES
 from connectors.outcomes import OutcomeConsumer, OutcomeKind, ends_of, first_outcomes, read_range, reader_of
-from connectors.publishing import partition_of
 from schemas.codec import NO_REGISTRY
 from schemas.errors import ContractError, TransientError, UsageError
 from schemas.events import CandidateListIssued, ProbeRefused, ProbeSubmitted
+from schemas.keys import partition_of
 from schemas.positions import SourcePosition, derived_id
 from schemas.topics import PROBE_OUTCOMES
 

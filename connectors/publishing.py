@@ -13,7 +13,6 @@ import threading
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Protocol, Self
 
-from aiokafka.partitioner import murmur2
 from confluent_kafka import KafkaError, KafkaException, Producer
 
 from schemas.avro_schemas import CURRENT_VERSIONS
@@ -61,11 +60,6 @@ class EventPublisher(Protocol):
             TransientError: no acknowledgement came; the same event may be sent again.
         """
         ...
-
-
-def partition_of(topic: str, key: bytes) -> int:
-    """Return the partition where every client puts this key."""
-    return int(murmur2(key) & 0x7FFFFFFF) % TOPICS[topic].partitions
 
 
 class SignedPublisher:

@@ -22,7 +22,7 @@ from connectors.access import AccessAdministration
 from connectors.bookings import BookingPublisher, Photo
 from connectors.log_reader import read_everything
 from connectors.probes import ProbeClient
-from connectors.publishing import SignedPublisher, partition_of
+from connectors.publishing import SignedPublisher
 from connectors.signing_keys import SigningKey
 from infra import assets, contact_sheet, wiring
 from infra.data_folder import DataFolder
@@ -41,7 +41,7 @@ from schemas.events import (
     ProbeRefused,
     TemplatesEnrolled,
 )
-from schemas.keys import key_of
+from schemas.keys import key_of, partition_of
 from schemas.positions import NAMESPACE, SourcePosition
 from schemas.topics import BOOKING_EVENTS, GALLERY, TOPICS
 
@@ -81,6 +81,20 @@ class ProbeResult:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Searches:
+    """How often a user searched for a reason; each distinct request counts once."""
+
+    user: str
+    reason: str
+    count: int
+    issued: int
+    refused: int
+    unproven: int
+    """Refused because nothing proves that the request came from that user."""
+    reason_texts: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DemoResult:
     """What came back; `ok` is computed from it."""
 
@@ -94,14 +108,14 @@ class DemoResult:
     kafka_records: int
     audit_rows: int
     audit_equals_kafka: bool
-    searches: tuple[tuple[str, str, int, int, tuple[str, ...]], ...]
-    """(user, reason, distinct searches, of them issued, reasons in words), from ClickHouse."""
+    searches: tuple[Searches, ...]
+    """From ClickHouse."""
     searches_sent: Counter[tuple[str, str]]
 
     @property
     def faults(self) -> list[str]:
         """What is not as it must be, in words."""
-        counted = {(user, reason): count for user, reason, count, _, _ in self.searches}
+        counted = {(each.user, each.reason): each.count for each in self.searches}
         return [
             text
             for wrong, text in (
@@ -112,6 +126,7 @@ class DemoResult:
                     [result.rank_of_mate for result in self.probes if result.mate] != [1] * len(MATES),
                     "a mate is not at rank 1",
                 ),
+                ([result.mate for result in self.probes].count(None) != 1, "the person not booked was not searched"),
                 (
                     any(
                         candidate.score >= result.outcome.threshold
@@ -161,7 +176,15 @@ class DemoResult:
                 "kafka_records": self.kafka_records,
                 "audit_rows": self.audit_rows,
                 "searches": [
-                    {"user": user, "reason": reason, "count": count} for user, reason, count, _, _ in self.searches
+                    {
+                        "user": each.user,
+                        "reason": each.reason,
+                        "count": each.count,
+                        "issued": each.issued,
+                        "refused": each.refused,
+                        "unproven": each.unproven,
+                    }
+                    for each in self.searches
                 ],
             },
         }
@@ -217,7 +240,8 @@ class Demo:
         with wiring.audit_reader(self._settings) as reader:
             digests = reader.wire_digests()
             _, rows = reader.query(
-                "SELECT user_id, reason_code, sum(searches), sum(issued), groupUniqArrayArray(reason_texts) "
+                "SELECT user_id, reason_code, sum(searches), sum(issued), sum(refused), sum(unproven), "
+                "arraySort(groupUniqArrayArray(reason_texts)) "
                 "FROM audit.searches_per_user GROUP BY user_id, reason_code ORDER BY user_id, reason_code",
             )
         return DemoResult(
@@ -231,8 +255,16 @@ class Demo:
             audit_rows=len(digests),
             audit_equals_kafka=sorted(kafka) == sorted(digests),
             searches=tuple(
-                (str(user), str(reason), int(count), int(issued), tuple(sorted(texts)))
-                for user, reason, count, issued, texts in rows
+                Searches(
+                    user=user,
+                    reason=reason,
+                    count=count,
+                    issued=issued,
+                    refused=refused,
+                    unproven=unproven,
+                    reason_texts=tuple(texts),
+                )
+                for user, reason, count, issued, refused, unproven, texts in rows
             ),
             searches_sent=self._sent,
         )
@@ -243,7 +275,7 @@ class Demo:
             contact_sheet.Row(
                 probe=contact_sheet.Tile(
                     portrait=self._portrait(probe.photo),
-                    caption=(f"subject {probe.subject}", "booked before" if probe.mate else "never booked"),
+                    caption=(f"subject {probe.subject}", "enrolled" if probe.mate else "not enrolled"),
                 ),
                 candidates=tuple(self._tile(each, probe) for each in probe.outcome.candidates[:SHOWN_CANDIDATES]),
             )
@@ -416,10 +448,9 @@ class Demo:
     def _tile(self, candidate: Candidate, probe: ProbeResult) -> contact_sheet.Tile:
         subject = candidate.booking_number.removeprefix("DEMO-")
         portrait = None if candidate.synthetic else self._portrait(self._photo(subject, 1).path.read_bytes())
-        name = f"synthetic {subject.removeprefix('SYNTHETIC-')}" if candidate.synthetic else f"subject {subject}"
         return contact_sheet.Tile(
             portrait=portrait,
-            caption=(f"{candidate.rank}. {name}", f"cosine {candidate.score:.3f}"),
+            caption=(f"{candidate.rank}. {shown_name(candidate)}", f"cosine {candidate.score:.3f}"),
             highlighted=candidate.person == probe.mate,
         )
 
@@ -469,12 +500,20 @@ def _synthetic_enrolment(number: int, template: bytes, model_digest: str) -> Tem
         model_digest=model_digest,
         captures=(EnrolledCapture(capture_id=uuid4(), template=template, quality=1.0),),
         source=SourcePosition(topic=BOOKING_EVENTS, partition=0, offset=-1),
+        source_said_at=wiring.now(),
         synthetic=True,
     )
     partition = partition_of(GALLERY, key_of(draft))
     return TemplatesEnrolled.from_record(
         {**draft.to_record(), "source": {"topic": BOOKING_EVENTS, "partition": partition, "offset": -1}},
     )
+
+
+def shown_name(candidate: Candidate) -> str:
+    """Return the neutral name of a candidate of the demonstration."""
+    if candidate.synthetic:
+        return f"synthetic {candidate.booking_number.removeprefix('SYNTHETIC-')}"
+    return f"subject {candidate.booking_number.removeprefix('DEMO-')}"
 
 
 def _sid(subject: str) -> str:

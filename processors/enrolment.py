@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from processors.gallery import BARRING
 from processors.refusals import Refusal, RefusalCode
 from processors.templates import template_to_bytes
 from schemas.events import (
@@ -22,6 +24,7 @@ from schemas.events import (
     WithdrawalCause,
 )
 from schemas.positions import SourcePosition, derived_id
+from schemas.topics import BOOKING_EVENTS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,10 +32,13 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from processors.extraction import Extraction
+    from processors.gallery import Entry
     from processors.policy import Policy
     from schemas.events import Capture
 
 ACTOR = "system:worker"
+CLOCK_TOLERANCE = timedelta(hours=1)
+"""How far a publisher's clock may be ahead of ours."""
 MAX_BOOKING_NUMBER_CHARACTERS = 64
 _REFUSAL_OF_CAUSE = {
     WithdrawalCause.SEALED: Refusal(
@@ -74,6 +80,50 @@ def refusal_of_booking(event: BookingRecorded | RecordOrderReceived) -> Refusal 
     return None
 
 
+def refusal_of_time(
+    event: BookingRecorded | RecordOrderReceived,
+    counting: Entry | None,
+    at: datetime,
+) -> Refusal | None:
+    """Return why an event comes at the wrong time, or None.
+
+    A signature stays valid for ever, so an old booking or unseal that is sent again must not undo what was said after
+    it. A seal or expungement is obeyed whatever its time: to withdraw too much harms nobody.
+    """
+    if isinstance(event, RecordOrderReceived) and not _is_unseal(event):
+        return None
+    if event.occurred_at > at + CLOCK_TOLERANCE:
+        return Refusal(
+            code=RefusalCode.TIME_IN_FUTURE,
+            message="The event says that it happened in the future; set the clock of the publisher and send it again.",
+        )
+    if counting is None or event.occurred_at > counting.said_at:
+        return None
+    # A seal that gives an earlier time than the unseal before it leaves that unseal's time standing.
+    lifts_again = _is_unseal(event) and counting.withdrawn is WithdrawalCause.SEALED
+    if event.occurred_at < counting.said_at or lifts_again:
+        return Refusal(
+            code=RefusalCode.STALE_EVENT,
+            message="Something later was said about this booking; say it anew if it still holds.",
+        )
+    return None
+
+
+def said_at(event: BookingRecorded | RecordOrderReceived, counting: Entry | None, at: datetime) -> datetime:
+    """Return the time before which what comes again is stale; it never goes back.
+
+    A clock that is ahead counts as now, so that it makes nothing stale that others say meanwhile. Only an unseal keeps
+    its own time: it must not come again, once that time is past, behind the next seal.
+    """
+    said = event.occurred_at if _is_unseal(event) else min(event.occurred_at, at)
+    return max(said, counting.said_at) if counting is not None else said
+
+
+def failed(message: str) -> Refusal:
+    """Return the refusal of an event that was set aside as a dead letter, so that its sender has an answer."""
+    return Refusal(code=RefusalCode.PROCESSING_FAILED, message=message)
+
+
 def refuse(
     event: BookingRecorded | RecordOrderReceived,
     position: SourcePosition,
@@ -93,6 +143,7 @@ def enrol(
     booking: BookingRecorded,
     position: SourcePosition,
     extractions: Mapping[UUID, Extraction],
+    counting: Entry | None,
     policy: Policy,
     model_digest: str,
     at: datetime,
@@ -105,6 +156,7 @@ def enrol(
         booking: the booking, already allowed.
         position: where it stands.
         extractions: capture id -> what came of it, for `captures_to_extract`.
+        counting: the gallery record of the booking that counts so far.
         policy: which sources may be enrolled.
         model_digest: digest of the pack that made the templates.
         at: now.
@@ -127,7 +179,7 @@ def enrol(
             message="No capture could be enrolled; the captures say why. Send the booking again with a better photo.",
         )
         return (
-            withdrawal(booking, position, WithdrawalCause.NO_USABLE_CAPTURE, at),
+            _withdrawal(booking, position, WithdrawalCause.NO_USABLE_CAPTURE, counting, at),
             _answer(booking, position, at, BookingOutcome.NOT_ENROLLED, refusal=refusal, captures=outcomes),
         )
     return (
@@ -141,6 +193,7 @@ def enrol(
             model_digest=model_digest,
             captures=tuple(captures),
             source=position,
+            source_said_at=said_at(booking, counting, at),
             synthetic=booking.synthetic,
         ),
         _answer(booking, position, at, BookingOutcome.ENROLLED, captures=outcomes, model_digest=model_digest),
@@ -150,7 +203,7 @@ def enrol(
 def obey(
     order: RecordOrderReceived,
     position: SourcePosition,
-    barred_by: WithdrawalCause | None,
+    counting: Entry | None,
     at: datetime,
 ) -> tuple[TemplatesWithdrawn | None, BookingProcessed]:
     """Return the gallery record of a court order and the answer to whoever sent it.
@@ -158,6 +211,7 @@ def obey(
     An expungement cannot be undone: neither a seal nor an unseal weakens it. An unseal lets the next BookingRecorded of
     the booking enrol again; where nothing is sealed it takes nothing out, so that sending it twice does no harm.
     """
+    barred_by = counting.withdrawn if counting and counting.withdrawn in BARRING else None
     if barred_by is WithdrawalCause.EXPUNGED and order.order is not OrderKind.EXPUNGE:
         return None, refuse(order, position, refusal_of_barred(barred_by), at)
     cause, outcome = {
@@ -168,19 +222,40 @@ def obey(
     if order.order is OrderKind.UNSEAL and barred_by is None:
         return None, _answer(order, position, at, outcome)
     return (
-        withdrawal(order, position, cause, at, order_event_id=order.event_id),
+        _withdrawal(order, position, cause, counting, at, order_event_id=order.event_id),
         _answer(order, position, at, outcome),
     )
 
 
-def withdrawal(
+def withdrawal_again(ori: str, booking_number: str, entry: Entry, at: datetime) -> TemplatesWithdrawn | None:
+    """Return the withdrawal that counts, made anew where Kafka has lost it to compaction; None while enrolled."""
+    if entry.withdrawn is None:
+        return None
+    position = SourcePosition(topic=BOOKING_EVENTS, partition=entry.position[0], offset=entry.source_offset)
+    return TemplatesWithdrawn(
+        event_id=derived_id(position, "templates"),
+        occurred_at=at,
+        actor=ACTOR,
+        ori=ori,
+        booking_number=booking_number,
+        cause=entry.withdrawn,
+        source=position,
+        source_said_at=entry.said_at,
+    )
+
+
+def _is_unseal(event: BookingRecorded | RecordOrderReceived) -> bool:
+    return isinstance(event, RecordOrderReceived) and event.order is OrderKind.UNSEAL
+
+
+def _withdrawal(
     event: BookingRecorded | RecordOrderReceived,
     position: SourcePosition,
     cause: WithdrawalCause,
+    counting: Entry | None,
     at: datetime,
     order_event_id: UUID | None = None,
 ) -> TemplatesWithdrawn:
-    """Return the record that takes a booking out of the gallery."""
     return TemplatesWithdrawn(
         event_id=derived_id(position, "templates"),
         occurred_at=at,
@@ -190,6 +265,7 @@ def withdrawal(
         cause=cause,
         order_event_id=order_event_id,
         source=position,
+        source_said_at=said_at(event, counting, at),
     )
 
 

@@ -18,6 +18,8 @@ from schemas.events import TemplatesWithdrawn, WithdrawalCause
 from schemas.keys import booking_key
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from schemas.events import TemplatesEnrolled
     from schemas.positions import SourcePosition
 
@@ -42,6 +44,8 @@ class Entry:
     """(partition, offset) of the record in the gallery topic."""
     withdrawn: WithdrawalCause | None
     """None while enrolled."""
+    said_at: datetime
+    """The latest time at which a publisher said something that counted."""
 
 
 class GalleryLedger:
@@ -67,6 +71,7 @@ class GalleryLedger:
             event.source.offset,
             (position.partition, position.offset),
             event.cause if isinstance(event, TemplatesWithdrawn) else None,
+            event.source_said_at,
         )
         return Verdict.COUNTS
 
@@ -74,6 +79,10 @@ class GalleryLedger:
         """Return the order that keeps a booking out, or None."""
         entry = self._entries.get(key)
         return entry.withdrawn if entry and entry.withdrawn in BARRING else None
+
+    def entry(self, key: str) -> Entry | None:
+        """Return the record of a booking that counts, or None when there never was one."""
+        return self._entries.get(key)
 
     def is_superseded(self, key: str, source_offset: int) -> bool:
         """Tell whether a booking event of this offset has been followed by one that counts."""

@@ -56,6 +56,8 @@ class RefusalCode(StrEnum):
 
     # What is enrolled.
     BOOKING_NUMBER_INVALID = "BOOKING_NUMBER_INVALID"
+    STALE_EVENT = "STALE_EVENT"
+    TIME_IN_FUTURE = "TIME_IN_FUTURE"
     CAPTURE_REPEATED = "CAPTURE_REPEATED"
     NO_USABLE_CAPTURE = "NO_USABLE_CAPTURE"
     NOT_A_BOOKING_CAPTURE = "NOT_A_BOOKING_CAPTURE"
@@ -70,6 +72,7 @@ class RefusalCode(StrEnum):
 
     # The system.
     REPLICA_BEHIND = "REPLICA_BEHIND"
+    PROCESSING_FAILED = "PROCESSING_FAILED"
 
 
 NO_MEASUREMENTS: Mapping[str, float] = MappingProxyType({})

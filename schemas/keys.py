@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from aiokafka.partitioner import murmur2
+
 from schemas.events import (
     AgencyRegistered,
     BookingProcessed,
@@ -19,6 +21,7 @@ from schemas.events import (
     TemplatesEnrolled,
     TemplatesWithdrawn,
 )
+from schemas.topics import TOPICS
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -42,6 +45,11 @@ def booking_scope(ori: str, booking_number: str) -> str:
 def probe_scope(probe_id: UUID) -> str:
     """Return the scope of a probe's image in the object store."""
     return f"probe/{probe_id}"
+
+
+def partition_of(topic: str, key: bytes) -> int:
+    """Return the partition where every client puts this key: Kafka's murmur2, which librdkafka calls murmur2_random."""
+    return int(murmur2(key) & 0x7FFFFFFF) % TOPICS[topic].partitions
 
 
 def key_of(event: Event) -> bytes:

@@ -10,7 +10,7 @@ import structlog
 from processors import enrolment
 from processors.refusals import Refusal, RefusalCode
 from schemas.codec import decode_for
-from schemas.errors import DomainFault
+from schemas.errors import ContractError, DomainFault
 from schemas.events import BookingRecorded, OrderKind, RecordOrderReceived
 from schemas.keys import booking_key, booking_scope
 from schemas.topics import BOOKING_EVENTS
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from processors.extraction import Extraction
+    from processors.gallery import Entry
     from schemas.positions import SourcePosition
     from schemas.records import LogRecord
     from streams.context import Context
@@ -47,12 +48,17 @@ class Bookings:
             # A partition is worked through in order, so what came later was decided after this and its answer.
             log.info("booking event repeated after a later one", booking=key, position=str(record.position))
             return
-        refusal = self._context.replica.directory.refusal_of(record, event) or enrolment.refusal_of_booking(event)
+        counting = self._context.replica.ledger.entry(key)
         barred_by = self._context.replica.ledger.barred_by(key)
+        refusal = (
+            self._context.replica.directory.refusal_of(record, event)
+            or enrolment.refusal_of_booking(event)
+            or enrolment.refusal_of_time(event, counting, self._context.clock())
+        )
         if refusal is not None:
             await self._context.publish(enrolment.refuse(event, record.position, refusal, self._context.clock()))
         elif isinstance(event, RecordOrderReceived):
-            withdrawal, answer = enrolment.obey(event, record.position, barred_by, self._context.clock())
+            withdrawal, answer = enrolment.obey(event, record.position, counting, self._context.clock())
             if withdrawal is not None:
                 await self._context.publish(withdrawal)
             if event.order is OrderKind.EXPUNGE:
@@ -60,13 +66,21 @@ class Bookings:
                 await asyncio.to_thread(self._context.objects.destroy_key, scope)
             await self._context.publish(answer)
         elif barred_by is not None:
-            await self._context.publish(enrolment.withdrawal(event, record.position, barred_by, self._context.clock()))
             barred = enrolment.refusal_of_barred(barred_by)
             await self._context.publish(enrolment.refuse(event, record.position, barred, self._context.clock()))
         else:
-            await self._enrol(event, record)
+            await self._enrol(event, record, counting)
 
-    async def _enrol(self, booking: BookingRecorded, record: LogRecord) -> None:
+    async def give_up(self, record: LogRecord, reason: str) -> None:
+        """Answer an event that became a dead letter, if it says which booking it is about."""
+        try:
+            event = cast("BookingRecorded | RecordOrderReceived", decode_for(BOOKING_EVENTS, record.value))
+        except ContractError:
+            return
+        refusal = enrolment.failed(reason)
+        await self._context.publish(enrolment.refuse(event, record.position, refusal, self._context.clock()))
+
+    async def _enrol(self, booking: BookingRecorded, record: LogRecord, counting: Entry | None) -> None:
         scope = booking_scope(booking.ori, booking.booking_number)
         extractions: dict[UUID, Extraction] = {
             capture.capture_id: await extract_stored(
@@ -83,6 +97,7 @@ class Bookings:
             booking,
             record.position,
             extractions,
+            counting=counting,
             policy=self._context.policy,
             model_digest=digest,
             at=self._context.clock(),

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from processors.refusals import RefusalCode
 from schemas.codec import encode
 from schemas.errors import ContractError, DomainFault, IntegrityError, LeadstreamError, TransientError
 from schemas.events import DeadLetter, Header, OriginalRecord
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 CONTRACT = "CONTRACT"
 UNEXPECTED = "UNEXPECTED"
+NOT_BELIEVED = frozenset({RefusalCode.UNAUTHENTICATED, RefusalCode.NOT_ALLOWED})
 FIRST_WAIT_S = 0.2
 LONGEST_WAIT_S = 5.0
 WARN_EVERY_S = 30.0
@@ -41,6 +43,7 @@ class Guard:
         publish: sends an event and returns when the broker has acknowledged it.
         objects: where the original bytes of dead letters are kept.
         clock: for the times of dead letters.
+        give_up: told of a record that became a dead letter and why, so that its sender still has an answer.
         stop_worker: called with the error when going on would hide it.
         dead_letter_limit: dead letters of this stage since the start; past it the worker stops and the backlog grows.
     """
@@ -52,6 +55,7 @@ class Guard:
         publish: Callable[[Event], Awaitable[None]],
         objects: Objects,
         clock: Clock,
+        give_up: Callable[[LogRecord, str], Awaitable[None]],
         stop_worker: Callable[[BaseException], Awaitable[None]],
         dead_letter_limit: int,
     ) -> None:
@@ -59,6 +63,7 @@ class Guard:
         self._publish = publish
         self._objects = objects
         self._clock = clock
+        self._give_up = give_up
         self._stop_worker = stop_worker
         self._limit = dead_letter_limit
         self._dead_letters = 0
@@ -109,7 +114,9 @@ class Guard:
 
     async def _bury(self, record: LogRecord, code: str, message: str) -> None:
         """Keep the original bytes encrypted, then say so in the dead letter topic."""
-        if self._dead_letters >= self._limit:
+        # A stranger must not be able to stop a stream by what nobody believes anyway.
+        counts = code not in NOT_BELIEVED
+        if counts and self._dead_letters >= self._limit:
             raise IntegrityError(
                 f"{self._dead_letters} dead letters in stage {self._stage}: the stream looks broken. Find the cause "
                 "with the dead letter topic, mend it, and start the worker again; the backlog is kept.",
@@ -145,8 +152,19 @@ class Guard:
                 replay_count=0,
             ),
         )
-        self._dead_letters += 1
+        self._dead_letters += counts
         log.warning("dead letter", stage=self._stage, position=str(record.position), code=code, reason=message)
+        await self._answer(record, f"The record was set aside as a dead letter: {code}. {message}")
+
+    async def _answer(self, record: LogRecord, reason: str) -> None:
+        """Let the sender of a dead letter have an answer; the dead letter stands even where there can be none."""
+        try:
+            await self._patiently(lambda: self._give_up(record, reason), record)
+        except IntegrityError:
+            raise
+        except Exception as error:  # noqa: BLE001 - what cannot be answered must not stop the stream (G12)
+            what = f"{type(error).__name__} at {place_of(error)}"
+            log.warning("dead letter not answered", stage=self._stage, position=str(record.position), reason=what)
 
 
 def place_of(error: BaseException) -> str:

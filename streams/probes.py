@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, cast
 
 import structlog
 
-from processors import searching
+from processors import enrolment, searching
 from processors.policy import refusal_of_search
 from processors.refusals import Refusal, RefusalCode
 from schemas.codec import decode_for
+from schemas.errors import ContractError
 from schemas.keys import probe_scope
 from schemas.topics import ACCESS, GALLERY, PROBE_REQUESTS
 from streams.bookings import extract_stored
@@ -57,6 +58,16 @@ class Probes:
         # Only what the broker acknowledged is an outcome.
         self.remember([request.probe_id])
         log.info("probe decided", probe=str(request.probe_id), outcome=type(outcome).__name__)
+
+    async def give_up(self, record: LogRecord, reason: str) -> None:
+        """Give a request that became a dead letter its outcome, if it says which probe it is (G1)."""
+        try:
+            request = cast("ProbeSubmitted", decode_for(PROBE_REQUESTS, record.value))
+        except ContractError:
+            return
+        if request.probe_id not in self._decided:
+            await self._context.publish(self._refuse(request, record, enrolment.failed(reason)))
+            self.remember([request.probe_id])
 
     async def _decide(self, request: ProbeSubmitted, record: LogRecord) -> Event:
         if not await self._context.replica.read_barrier(self._context.barrier_limit_s):

@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any, cast
 import faust
 import structlog
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError, RecordTooLargeError
-from aiokafka.partitioner import murmur2
 from faust.exceptions import FaustError
 
+from processors import enrolment
 from processors.refusals import Refusal
 from schemas.codec import encode, topic_of
 from schemas.errors import ContractError, DomainFault, IntegrityError, LeadstreamError, TransientError
-from schemas.keys import key_of
+from schemas.keys import key_of, partition_of
 from schemas.records import LogRecord
 from schemas.topics import ACCESS, BOOKING_EVENTS, GALLERY, PROBE_REQUESTS, TOPICS
 from streams import unreadable_headers
@@ -150,9 +150,9 @@ class Worker:
             raise self.app.crash_reason
 
     def _attach(self) -> None:
-        self._listen(BOOKING_EVENTS, "bookings", self._bookings.handle)
-        self._listen(PROBE_REQUESTS, "probes", self._decide_probe)
-        self._listen(ACCESS, "access", self._report_access_refusal)
+        self._listen(BOOKING_EVENTS, "bookings", self._bookings.handle, self._bookings.give_up)
+        self._listen(PROBE_REQUESTS, "probes", self._decide_probe, self._probes.give_up)
+        self._listen(ACCESS, "access", self._report_access_refusal, _nobody_waits)
         appliers = {GALLERY: self.replica.apply_gallery, ACCESS: self.replica.apply_access}
         channels = {topic: SteadyChannel(self.app) for topic in FOLLOWED}
         for topic, channel in channels.items():
@@ -162,12 +162,19 @@ class Worker:
         self.app.on_partitions_revoked.connect(cast("Any", self._on_revoked))
         self.app.timer(HEAL_EVERY_S)(self._put_at_the_end_again)
 
-    def _listen(self, topic: str, stage: str, handle: Callable[[LogRecord], Awaitable[None]]) -> None:
+    def _listen(
+        self,
+        topic: str,
+        stage: str,
+        handle: Callable[[LogRecord], Awaitable[None]],
+        give_up: Callable[[LogRecord, str], Awaitable[None]],
+    ) -> None:
         guard = Guard(
             stage=stage,
             publish=self._publish,
             objects=self._parts.objects,
             clock=self._parts.clock,
+            give_up=give_up,
             stop_worker=self._stop_worker,
             dead_letter_limit=self._settings.dead_letter_limit,
         )
@@ -288,12 +295,29 @@ class Worker:
             if partition not in self._own_bookings:
                 continue
             try:
-                record = await asyncio.to_thread(self._parts.kafka.record_at, GALLERY, partition, offset)
-                await (await self._topic(GALLERY).send(key=record.key, value=record.value))
+                await self._put_again(key, partition, offset)
             except (TransientError, KafkaError, FaustError) as error:
                 log.warning("not put at the end yet", booking=key, reason=type(error).__name__)
                 return  # The timer comes again.
             log.warning("put at the end again, behind a late repeat", booking=key)
+
+    async def _put_again(self, key: str, partition: int, offset: int) -> None:
+        try:
+            record = await asyncio.to_thread(self._parts.kafka.record_at, GALLERY, partition, offset)
+        except IntegrityError:
+            # Compaction was quicker; a withdrawal can still be said anew, and must be (G5).
+            entry = self.replica.ledger.entry(key)
+            ori, _, booking_number = key.partition("/")
+            again = enrolment.withdrawal_again(ori, booking_number, entry, self._parts.clock()) if entry else None
+            if again is None:
+                raise
+            await self._publish(again)
+        else:
+            await (await self._topic(GALLERY).send(key=record.key, value=record.value))
+
+
+async def _nobody_waits(_record: LogRecord, _reason: str) -> None:
+    """Give up an access event: its dead letter is all there is to say."""
 
 
 def _make_app(settings: WorkerSettings) -> faust.App:
@@ -343,8 +367,7 @@ def _require_its_partition(record: LogRecord) -> None:
     Raises:
         DomainFault: two partitions would hold events of one key, and their order would be lost.
     """
-    partitions = TOPICS[record.topic].partitions
-    if record.key is None or (murmur2(record.key) & 0x7FFFFFFF) % partitions != record.partition:
+    if record.key is None or partition_of(record.topic, record.key) != record.partition:
         raise DomainFault(
             "WRONG_PARTITION",
             "The record is not in the partition of its key; publish with the murmur2 partitioner "

@@ -69,6 +69,8 @@ class TemplatesEnrolled:
     """At least one."""
     source: SourcePosition
     """The booking event it comes from; the highest source offset wins."""
+    source_said_at: datetime
+    """The latest time at which a publisher said something that counted for this booking, UTC, microseconds; what was said earlier and comes again, such as an old unseal with its valid signature, is stale."""
     synthetic: bool = False
     """True for made-up data (demonstration, load tests); no real person stands behind it."""
 
@@ -84,6 +86,7 @@ class TemplatesEnrolled:
             "model_digest": self.model_digest,
             "captures": [item.to_record() for item in self.captures],
             "source": self.source.to_record(),
+            "source_said_at": utc(self.source_said_at),
             "synthetic": self.synthetic,
         }
 
@@ -100,6 +103,7 @@ class TemplatesEnrolled:
             model_digest=record["model_digest"],
             captures=tuple(EnrolledCapture.from_record(item) for item in record["captures"]),
             source=SourcePosition.from_record(record["source"]),
+            source_said_at=record["source_said_at"],
             synthetic=record["synthetic"],
         )
 
@@ -135,6 +139,8 @@ class TemplatesWithdrawn:
     """event_id of the court order in force, if an order is the cause."""
     source: SourcePosition
     """The booking event it comes from; the highest source offset wins."""
+    source_said_at: datetime
+    """The latest time at which a publisher said something that counted for this booking, UTC, microseconds; what was said earlier and comes again, such as an old unseal with its valid signature, is stale."""
 
     def to_record(self) -> dict[str, Any]:
         """Return the mapping that the Avro writer takes."""
@@ -147,6 +153,7 @@ class TemplatesWithdrawn:
             "cause": self.cause.value,
             "order_event_id": self.order_event_id,
             "source": self.source.to_record(),
+            "source_said_at": utc(self.source_said_at),
         }
 
     @classmethod
@@ -161,4 +168,5 @@ class TemplatesWithdrawn:
             cause=WithdrawalCause(record["cause"]),
             order_event_id=record["order_event_id"],
             source=SourcePosition.from_record(record["source"]),
+            source_said_at=record["source_said_at"],
         )

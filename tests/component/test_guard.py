@@ -42,11 +42,14 @@ class Bench:
         self.in_hand_when_stopped: list[BaseException | None] = []
         self.objects = ObjectStore(folder / "objects", FileMasterKey(bytes(range(32))))
         self.broker_is_away_for = 0
+        self.given_up: list[tuple[LogRecord, str]] = []
+        self.cannot_be_answered: list[BaseException] = []
         self.guard = Guard(
             stage="bookings",
             publish=self._publish,
             objects=self.objects,
             clock=lambda: NOW,
+            give_up=self._give_up,
             stop_worker=self._stop,
             dead_letter_limit=limit,
         )
@@ -57,8 +60,13 @@ class Bench:
             raise TransientError("Kafka is away.")
         self.published.append(event)
 
-    async def _stop(self, error: BaseException) -> None:
+    async def _give_up(self, record: LogRecord, reason: str) -> None:
+        if self.cannot_be_answered:
+            raise self.cannot_be_answered.pop(0)
+        assert self.published, "the dead letter comes first"
+        self.given_up.append((record, reason))
 
+    async def _stop(self, error: BaseException) -> None:
         self.stopped.append(error)
         self.in_hand_when_stopped.append(sys.exc_info()[1])
 
@@ -107,7 +115,7 @@ def raising(*errors: BaseException) -> Handler:
 
 def test_what_was_handled_is_acknowledged_and_leaves_nothing_behind(bench: Bench) -> None:
     assert bench.run(raising())
-    assert (bench.published, bench.stopped) == ([], [])
+    assert (bench.published, bench.stopped, bench.given_up) == ([], [], [])
 
 
 @pytest.mark.parametrize(
@@ -217,6 +225,66 @@ def test_past_the_limit_of_dead_letters_the_worker_stops_and_nothing_more_is_ack
     assert len(bench.published) == 2
     assert all(isinstance(error, IntegrityError) for error in bench.stopped)
     assert "2 dead letters" in str(bench.stopped[0])
+
+
+@pytest.mark.parametrize("code", ["UNAUTHENTICATED", "NOT_ALLOWED"])
+def test_a_stranger_cannot_stop_a_stream_by_what_nobody_believes(tmp_path: Path, code: str) -> None:
+    bench = Bench(tmp_path, limit=1)
+    assert bench.run(raising(ContractError("Not Avro.")), signed(booking_recorded(), JAIL, offset=0))
+    for offset in range(1, 5):
+        assert bench.run(raising(DomainFault(code, "Sign it.")), signed(booking_recorded(), JAIL, offset=offset))
+    assert (len(bench.published), bench.stopped) == (5, [])
+    assert not bench.run(raising(ContractError("Not Avro.")), signed(booking_recorded(), JAIL, offset=5))
+
+
+# What its sender is told.
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (ContractError("Not Avro."), "CONTRACT. Not Avro."),
+        (DomainFault("WRONG_PARTITION", "Use murmur2."), "WRONG_PARTITION. Use murmur2."),
+        (DomainFault("UNAUTHENTICATED", "Sign it."), "UNAUTHENTICATED. Sign it."),
+    ],
+)
+def test_a_dead_letter_still_answers_and_says_why(bench: Bench, error: Exception, reason: str) -> None:
+    """G1, G12."""
+    assert bench.run(raising(error))
+    assert bench.given_up == [(RECORD, f"The record was set aside as a dead letter: {reason}")]
+
+
+def test_the_answer_quotes_no_unforeseen_exception(bench: Bench) -> None:
+    """G10."""
+    assert bench.run(raising(KeyError(QUOTED)))
+    ((_, reason),) = bench.given_up
+    assert "UNEXPECTED. KeyError at" in reason
+    assert QUOTED not in reason
+
+
+def test_an_answer_waits_for_the_broker_behind_one_dead_letter(bench: Bench) -> None:
+    bench.cannot_be_answered = [TransientError("Kafka is away.")] * 3
+    assert bench.run(raising(ContractError("Not Avro.")))
+    assert bench.dead_letter().code == "CONTRACT"
+    assert len(bench.given_up) == 1
+
+
+def test_a_record_that_cannot_be_answered_stays_a_dead_letter_and_stops_nothing(bench: Bench) -> None:
+    """G10, G12: what breaks the handler may well break the answer."""
+    bench.cannot_be_answered = [KeyError(QUOTED)]
+    with structlog.testing.capture_logs() as logs:
+        assert bench.run(raising(KeyError(QUOTED)))
+    assert bench.dead_letter().code == "UNEXPECTED"
+    assert (bench.given_up, bench.stopped) == ([], [])
+    assert "dead letter not answered" in [entry["event"] for entry in logs]
+    assert QUOTED not in repr(logs)
+
+
+def test_wrong_evidence_found_while_answering_stops_the_worker(bench: Bench) -> None:
+    error = IntegrityError("The stored bytes were altered.")
+    bench.cannot_be_answered = [error]
+    assert not bench.run(raising(ContractError("Not Avro.")))
+    assert bench.stopped == [error]
 
 
 def test_what_was_handled_well_does_not_count_towards_the_limit(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -50,12 +51,13 @@ from processors.candidates import LEAD_NOTICE
 from processors.extraction import ExtractedFace
 from processors.refusals import Refusal, RefusalCode
 from processors.templates import to_template
-from schemas.codec import MAX_SIGNED_VALUE_BYTES, encode
+from schemas.codec import MAX_SIGNED_VALUE_BYTES, decode, encode
 from schemas.errors import ContractError, DomainFault, IntegrityError, TransientError
 from schemas.events import (
     BookingOutcome,
     BookingProcessed,
     CandidateListIssued,
+    DeadLetter,
     OrderKind,
     ProbeRefused,
     TemplatesEnrolled,
@@ -65,15 +67,17 @@ from schemas.events import (
 from schemas.keys import booking_scope, probe_scope
 from schemas.positions import derived_id
 from schemas.topics import ACCESS, BOOKING_EVENTS, GALLERY, TOPICS
+from streams import guard as guard_module
 from streams import probes as probes_module
 from streams.bookings import Bookings
 from streams.context import Context
+from streams.guard import Guard
 from streams.probes import Probes
 from streams.replica import FOLLOWED, Replica
 from streams.worker import Worker
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping
+    from collections.abc import Awaitable, Collection, Iterator, Mapping
     from datetime import datetime
     from pathlib import Path
     from uuid import UUID
@@ -141,10 +145,8 @@ class Bench:
         self.log = LogInMemory()
         self.objects = ObjectStore(folder / "objects", FileMasterKey(bytes(range(32))))
         self.extractor = ReadingExtractor()
-        self.gallery = FaissGallery(dimension=DIMENSION, model_digest=MODEL)
-        self.replica = Replica(
-            gallery=self.gallery, directory=self.registry.directory, kafka=self.log, dimension=DIMENSION
-        )
+        self.replica = self.new_replica()
+        self.gallery = self.replica.gallery
         self.published: list[Event] = []
         self.fails_to_publish: list[type[Event]] = []
         self.now: datetime = NOW
@@ -166,6 +168,10 @@ class Bench:
         self.probes = Probes(self.context)
         self._loop = asyncio.new_event_loop()
         self._loop.run_until_complete(self._follow_access())
+
+    def new_replica(self) -> Replica:
+        gallery = FaissGallery(dimension=DIMENSION, model_digest=MODEL)
+        return Replica(gallery=gallery, directory=self.registry.directory, kafka=self.log, dimension=DIMENSION)
 
     def close(self) -> None:
         self._loop.run_until_complete(self._loop.shutdown_default_executor())
@@ -201,11 +207,17 @@ class Bench:
     def capture(self, number: int | str, name: str, booking: str = "B-1", **changes: Any) -> Capture:
         return capture(name, **{**self.photo(number, name, booking_scope("CA0190000", booking)), **changes})
 
+    def moment(self) -> datetime:
+        """Let time go on: what is said later is said at a later time."""
+        self.now += MICROSECOND
+        return self.now
+
     def book(self, booking: str = "B-1", *captures: Capture, **changes: Any) -> list[Event]:
-        return self.handle_booking(booking_recorded(booking, captures=captures, **changes))
+        facts = {"occurred_at": self.moment(), **changes}
+        return self.handle_booking(booking_recorded(booking, captures=captures, **facts))
 
     def order(self, order: OrderKind, booking: str = "B-1", **changes: Any) -> list[Event]:
-        return self.handle_booking(record_order(order, booking, **changes))
+        return self.handle_booking(record_order(order, booking, **{"occurred_at": self.moment(), **changes}))
 
     def handle_booking(
         self, event: BookingRecorded | RecordOrderReceived, key: SigningKey = JAIL, offset: int | None = None
@@ -229,6 +241,24 @@ class Bench:
 
     def ask(self, request: ProbeSubmitted, key: SigningKey = ALICE, offset: int = 7) -> list[Event]:
         return self._handle(self.probes.handle(signed(request, key, partition=2, offset=offset)))
+
+    def guarded(self, handler: Bookings | Probes, record: LogRecord) -> list[Event]:
+        """Handle a record as a worker does, with the guard around the handler; it is acknowledged."""
+        guard = Guard(
+            stage="test",
+            publish=self._publish,
+            objects=self.objects,
+            clock=lambda: self.now,
+            give_up=handler.give_up,
+            stop_worker=self._stop,
+            dead_letter_limit=100,
+        )
+        before = len(self.published)
+        assert self._loop.run_until_complete(guard.run(handler.handle, record)), "the worker stopped"
+        return self.published[before:]
+
+    async def _stop(self, error: BaseException) -> None:
+        raise error
 
     def listed(self, request: ProbeSubmitted) -> list[str]:
         (issued,) = self.ask(request)
@@ -295,7 +325,8 @@ def test_a_sealed_booking_is_not_enrolled_again_by_a_later_booking_until_an_unse
     bench.order(OrderKind.SEAL)
     for attempt in range(2):
         events = bench.book("B-1", photo, sid=f"A{attempt}")
-        assert kinds(events) == [TemplatesWithdrawn, BookingProcessed]
+        # The seal stands in the gallery topic as it was; a refused booking has only its answer.
+        assert kinds(events) == [BookingProcessed]
         assert (answer_of(events).outcome, answer_of(events).code) == (BookingOutcome.REFUSED, "RECORD_SEALED")
         assert bench.listed(bench.request(0, f"probe {attempt}")) == []
     assert answer_of(bench.order(OrderKind.UNSEAL)).outcome is BookingOutcome.ORDER_LIFTED
@@ -361,9 +392,10 @@ def test_a_handling_that_was_cut_off_after_the_gallery_record_is_finished_by_the
     for order in (OrderKind.SEAL, OrderKind.UNSEAL, OrderKind.EXPUNGE):
         bench.offset += 1
         bench.fails_to_publish = [BookingProcessed]
+        event = record_order(order, occurred_at=bench.moment())
         with pytest.raises(TransientError):
-            bench.handle_booking(record_order(order), offset=bench.offset)
-        answer = answer_of(bench.handle_booking(record_order(order), offset=bench.offset))
+            bench.handle_booking(event, offset=bench.offset)
+        answer = answer_of(bench.handle_booking(event, offset=bench.offset))
         assert answer.outcome in (BookingOutcome.WITHDRAWN, BookingOutcome.ORDER_LIFTED)
     with pytest.raises(DomainFault):
         bench.objects.get(photo.reference, photo.sha256)
@@ -376,6 +408,131 @@ def test_a_correction_replaces_the_earlier_state(bench: Bench) -> None:
     assert isinstance(issued, CandidateListIssued)
     assert [row.capture_id for row in issued.candidates] == [uuid_named("b")]
     assert issued.gallery_templates == 1
+
+
+def test_an_old_booking_sent_again_does_not_undo_a_correction(bench: Bench) -> None:
+    # Its signature is valid for ever; whoever kept the record can send it again.
+    wrong = booking_recorded("B-1", captures=(bench.capture(0, "a"),), occurred_at=bench.moment())
+    bench.handle_booking(wrong)
+    bench.book("B-1", bench.capture(1, "b"))
+    bench.now += timedelta(days=300)
+    again = bench.handle_booking(wrong)
+    assert kinds(again) == [BookingProcessed]
+    assert (answer_of(again).outcome, answer_of(again).code) == (BookingOutcome.REFUSED, "STALE_EVENT")
+    (issued,) = bench.ask(bench.request(1))
+    assert isinstance(issued, CandidateListIssued)
+    assert [row.capture_id for row in issued.candidates] == [uuid_named("b")]
+
+
+def test_an_old_unseal_sent_again_does_not_lift_a_later_seal(bench: Bench) -> None:
+    """G5."""
+    photo = bench.capture(0, "a")
+    bench.book("B-1", photo)
+    bench.order(OrderKind.SEAL)
+    unseal = record_order(OrderKind.UNSEAL, occurred_at=bench.moment())
+    assert answer_of(bench.handle_booking(unseal)).outcome is BookingOutcome.ORDER_LIFTED
+    bench.book("B-1", photo)
+    bench.order(OrderKind.SEAL)
+    again = bench.handle_booking(unseal)
+    assert kinds(again) == [BookingProcessed]
+    assert (answer_of(again).outcome, answer_of(again).code) == (BookingOutcome.REFUSED, "STALE_EVENT")
+    assert answer_of(bench.book("B-1", photo)).code == "RECORD_SEALED"
+    assert bench.listed(bench.request(0)) == []
+
+
+def test_a_withdrawn_booking_does_not_come_back_by_the_record_that_once_enrolled_it(bench: Bench) -> None:
+    """G5: not behind the seal, nor behind the unseal that lifts it."""
+    first = booking_recorded("B-1", captures=(bench.capture(0, "a"),), occurred_at=bench.moment())
+    bench.handle_booking(first)
+    for order in (OrderKind.SEAL, OrderKind.UNSEAL):
+        bench.order(order)
+        assert kinds(bench.handle_booking(first)) == [BookingProcessed]
+        assert bench.listed(bench.request(0, order.value)) == []
+
+
+@pytest.mark.parametrize("years", [-50, 50])
+def test_a_seal_takes_a_booking_out_however_old_or_new_its_time_is(bench: Bench, years: int) -> None:
+    """G5; afterwards its agency is heard as before."""
+    photo = bench.capture(0, "a")
+    bench.book("B-1", photo)
+    events = bench.order(OrderKind.SEAL, occurred_at=NOW + timedelta(days=365 * years))
+    assert kinds(events) == [TemplatesWithdrawn, BookingProcessed]
+    assert bench.listed(bench.request(0, "sealed")) == []
+    assert answer_of(bench.order(OrderKind.UNSEAL)).outcome is BookingOutcome.ORDER_LIFTED
+    assert answer_of(bench.book("B-1", photo)).outcome is BookingOutcome.ENROLLED
+
+
+def test_a_booking_by_a_clock_far_ahead_is_answered_and_has_no_effect(bench: Bench) -> None:
+    bench.book("B-1", bench.capture(0, "a"))
+    events = bench.book("B-1", bench.capture(1, "b"), occurred_at=NOW + timedelta(hours=2))
+    assert kinds(events) == [BookingProcessed]
+    assert (answer_of(events).outcome, answer_of(events).code) == (BookingOutcome.REFUSED, "TIME_IN_FUTURE")
+    assert answer_of(bench.book("B-1", bench.capture(2, "c"))).outcome is BookingOutcome.ENROLLED
+
+
+def test_a_retry_of_the_same_booking_is_enrolled_as_the_first_time(bench: Bench) -> None:
+    booking = booking_recorded("B-1", captures=(bench.capture(0, "a"),), occurred_at=bench.moment())
+    for _ in range(2):
+        assert answer_of(bench.handle_booking(booking)).outcome is BookingOutcome.ENROLLED
+
+
+def test_a_stranger_learns_nothing_of_the_time_of_what_was_said(bench: Bench) -> None:
+    bench.book("B-1", bench.capture(0, "a"))
+    old = booking_recorded(occurred_at=NOW - timedelta(days=1))
+    assert answer_of(bench.handle_booking(old, STRANGER)).code == "UNAUTHENTICATED"
+
+
+# Dead letters.
+
+
+def test_a_decodable_probe_that_becomes_a_dead_letter_is_refused_and_not_left_open(bench: Bench) -> None:
+    """G1, G12."""
+    request = bench.request("broken photo")
+    record = signed(request, ALICE, partition=2, offset=7)
+    letter, refused = bench.guarded(bench.probes, record)
+    assert isinstance(letter, DeadLetter)
+    assert isinstance(refused, ProbeRefused)
+    assert (refused.probe_id, refused.code) == (request.probe_id, "PROCESSING_FAILED")
+    assert (refused.request, refused.event_id) == (record.position, derived_id(request.probe_id, "outcome"))
+    assert "without a direction" in refused.message
+    assert bench.guarded(bench.probes, record) == []
+
+
+def test_a_probe_that_was_decided_is_not_refused_by_a_dead_letter_of_its_repeat(bench: Bench) -> None:
+    """G1."""
+    request = bench.request(0)
+    bench.ask(request)
+    before = len(bench.published)
+    bench._handle(bench.probes.give_up(signed(request, ALICE, partition=2, offset=8), "It is in a wrong partition."))
+    assert len(bench.published) == before
+
+
+def test_a_refusal_by_dead_letter_that_the_broker_did_not_acknowledge_is_sent_again(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """G1."""
+    monkeypatch.setattr(guard_module, "FIRST_WAIT_S", 0.0)
+    bench.fails_to_publish = [ProbeRefused] * 3
+    record = signed(bench.request("broken photo"), ALICE, partition=2, offset=7)
+    assert kinds(bench.guarded(bench.probes, record)) == [DeadLetter, ProbeRefused]
+
+
+def test_a_decodable_booking_that_becomes_a_dead_letter_is_answered_and_has_no_effect(bench: Bench) -> None:
+    """G12."""
+    bench.book("B-1", bench.capture(0, "a"))
+    correction = booking_recorded(captures=(bench.capture("broken photo", "b"),), occurred_at=bench.moment())
+    letter, answer = bench.guarded(bench.bookings, signed(correction, JAIL, offset=9))
+    assert isinstance(letter, DeadLetter)
+    assert isinstance(answer, BookingProcessed)
+    assert (answer.outcome, answer.code) == (BookingOutcome.REFUSED, "PROCESSING_FAILED")
+    assert (answer.source_event_id, answer.source.offset) == (correction.event_id, 9)
+    assert bench.listed(bench.request(0)) == ["B-1"]
+
+
+@pytest.mark.parametrize("value", [None, b"", b"garbage", b"\xc3\x01" + bytes(40)])
+def test_a_dead_letter_that_says_nothing_about_its_sender_is_left_at_that(bench: Bench, value: bytes | None) -> None:
+    for handler, event in ((bench.bookings, booking_recorded()), (bench.probes, bench.request())):
+        assert kinds(bench.guarded(handler, replace(signed(event, ALICE), value=value))) == [DeadLetter]
 
 
 @pytest.mark.parametrize(
@@ -498,6 +655,81 @@ def test_what_kafka_will_never_take_is_not_tried_for_ever() -> None:
     worker._topics = {BOOKING_EVENTS: FullTopic()}
     with pytest.raises(ContractError, match="too long"):
         asyncio.run(worker._publish(booking_recorded()))
+
+
+class Healing:
+    """A worker whose gallery topic was compacted before a counting record could be put behind its late repeat."""
+
+    def __init__(self, bench: Bench, *, compacted: bool) -> None:
+        self.sent: list[tuple[bytes | None, bytes | None]] = []
+        self._records = {} if compacted else {record.offset: record for record in bench.log.records[GALLERY, 0]}
+        self.worker: Any = object.__new__(Worker)
+        self.worker.replica = bench.replica
+        self.worker._parts = SimpleNamespace(kafka=self, clock=lambda: bench.now)
+        self.worker._topics = {GALLERY: self}
+        self.worker._caught_up = asyncio.Event()
+        self.worker._caught_up.set()
+        self.worker._own_bookings = {0}
+
+    def record_at(self, topic: str, partition: int, offset: int) -> LogRecord:
+        if offset not in self._records:
+            raise IntegrityError(f"{topic}/{partition}/{offset} is not in Kafka any more.")
+        return self._records[offset]
+
+    async def send(self, *, key: bytes | None, value: bytes | None) -> Awaitable[None]:
+        self.sent.append((key, value))
+        return asyncio.sleep(0)
+
+    def heal(self) -> list[tuple[bytes | None, bytes | None]]:
+        asyncio.run(self.worker._put_at_the_end_again())
+        return self.sent
+
+
+def late_repeat(bench: Bench, number: int) -> LogRecord:
+    """Put a repeat of an earlier gallery record at the end of the topic and apply it."""
+    log = bench.log.records[GALLERY, 0]
+    log.append(replace(log[number], offset=len(log)))
+    bench._handle(bench.replica.apply_gallery(log[-1:]))
+    return log[-1]
+
+
+def test_a_withdrawal_behind_which_a_late_repeat_stands_is_put_at_the_end_byte_for_byte(bench: Bench) -> None:
+    bench.book("B-1", bench.capture(0, "a"))
+    bench.order(OrderKind.SEAL)
+    late_repeat(bench, 0)
+    counting = bench.log.records[GALLERY, 0][1]
+    assert Healing(bench, compacted=False).heal() == [(counting.key, counting.value)]
+
+
+@pytest.mark.parametrize("order", [OrderKind.SEAL, OrderKind.EXPUNGE])
+@pytest.mark.parametrize("number", ["B-1", "B/1/"])
+def test_a_withdrawal_lost_to_compaction_is_made_anew(bench: Bench, order: OrderKind, number: str) -> None:
+    """G5: a replica that starts from what compaction left keeps the booking out all the same."""
+    bench.book(number, bench.capture(0, "a", number))
+    bench.order(order, number)
+    repeat = late_repeat(bench, 0)
+    ((key, value),) = Healing(bench, compacted=True).heal()
+    assert key == repeat.key
+    made = replace(repeat, offset=3, value=value)
+    lost, again = decode(bench.log.records[GALLERY, 0][1].value), decode(value)
+    assert isinstance(lost, TemplatesWithdrawn)
+    assert again == replace(lost, occurred_at=bench.now, order_event_id=None)
+    for replica in (bench.replica, bench.new_replica()):
+        bench._handle(replica.apply_gallery([repeat, made] if replica is not bench.replica else [made]))
+        assert replica.ledger.barred_by(f"CA0190000/{number}") is lost.cause
+        assert replica.ledger.to_put_at_the_end_again() == {}
+        assert replica.gallery.search(to_template(FACES[0]), 5).templates == 0
+
+
+def test_an_enrolment_lost_to_compaction_stops_the_worker(bench: Bench) -> None:
+    # Its templates are nowhere else; the operator must know that a correction is gone.
+    bench.book("B-1", bench.capture(0, "a"))
+    bench.book("B-1", bench.capture(1, "b"))
+    late_repeat(bench, 0)
+    healing = Healing(bench, compacted=True)
+    with pytest.raises(IntegrityError, match="not in Kafka any more"):
+        healing.heal()
+    assert healing.sent == []
 
 
 def test_a_worker_that_can_never_be_ready_stops_and_says_why() -> None:

@@ -61,6 +61,7 @@ def test_what_the_worker_says_cannot_be_published_from_outside(publisher: Signed
         cause=WithdrawalCause.SEALED,
         order_event_id=None,
         source=SourcePosition(topic="booking.events.v1", partition=0, offset=0),
+        source_said_at=AT,
     )
     with pytest.raises(UsageError, match="not published from outside"):
         publisher.publish(withdrawn)

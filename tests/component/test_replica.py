@@ -112,6 +112,7 @@ def gallery_record(
         "ori": ORI,
         "booking_number": booking,
         "source": source,
+        "source_said_at": NOW,
     }
     if isinstance(what, WithdrawalCause):
         return unsigned(TemplatesWithdrawn(**facts, cause=what), offset=offset)

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 import schemas
 from schemas.avro_schemas import CURRENT_VERSIONS
-from schemas.codec import decode, decode_as_written, decode_for, encode, stored_payload
+from schemas.codec import MAX_PLAIN_BYTES, decode, decode_as_written, decode_for, encode, stored_payload
 from schemas.errors import ContractError
-from schemas.events import EnrolledCapture, TemplatesEnrolled
+from schemas.events import EnrolledCapture, Header, OriginalRecord, TemplatesEnrolled, UserRegistered
 from schemas.topics import GALLERY, PROBE_REQUESTS
 
 PAYLOADS = {
@@ -104,6 +104,28 @@ def test_the_audit_keeps_the_digest_of_a_template_and_never_the_template() -> No
     assert payload["captures"][0]["template"] == {"sha256": sha256(template).hexdigest(), "size_bytes": 256}
     assert template.hex() not in json.dumps(payload)
     assert "template" not in repr(EnrolledCapture(capture_id=capture.capture_id, template=template, quality=1.0))
+
+
+@given(st.binary(max_size=4 * MAX_PLAIN_BYTES))
+def test_the_audit_shows_a_public_key_and_never_what_is_longer_than_one(public_key: bytes) -> None:
+    """G10: whoever may register somebody could put a template where a key belongs."""
+    event = decode(PAYLOADS["UserRegistered.v1.json"])
+    assert isinstance(event, UserRegistered)
+    shown = stored_payload(decode_as_written(encode(replace(event, public_key=public_key))))["public_key"]
+    if len(public_key) <= MAX_PLAIN_BYTES:
+        assert shown == public_key.hex()
+    else:
+        assert shown == {"sha256": sha256(public_key).hexdigest(), "size_bytes": len(public_key)}
+
+
+def test_long_bytes_are_a_digest_wherever_they_stand() -> None:
+    """G10."""
+    long = bytes(range(MAX_PLAIN_BYTES + 1))
+    original = OriginalRecord(key=long, value=long, headers=(Header(name="x", value=long),))
+    payload = stored_payload(decode_as_written(encode(original)))
+    digest = {"sha256": sha256(long).hexdigest(), "size_bytes": len(long)}
+    assert [payload["key"], payload["value"], payload["headers"][0]["value"]] == [digest] * 3
+    assert long.hex() not in json.dumps(payload)
 
 
 def test_an_error_never_quotes_the_bytes_it_could_not_read() -> None:

@@ -11,7 +11,16 @@ import pytest
 from avro.compatibility import ReaderWriterCompatibilityChecker, SchemaCompatibilityType
 
 from schemas.avro_schemas import ALL_VERSIONS, SchemaVersion, named_types
-from schemas.topics import TOPIC_OF_RECORD, TOPICS
+from schemas.keys import partition_of
+from schemas.topics import (
+    BOOKING_EVENTS,
+    BOOKING_OUTCOMES,
+    GALLERY,
+    PROBE_OUTCOMES,
+    PROBE_REQUESTS,
+    TOPIC_OF_RECORD,
+    TOPICS,
+)
 
 versions = pytest.mark.parametrize("version", ALL_VERSIONS, ids=lambda v: f"{v.name}.v{v.version}")
 INSIDE_AN_OBJECT = {"OriginalRecord"}
@@ -107,3 +116,16 @@ def test_a_record_is_carried_by_one_topic_and_nothing_is_left_to_the_broker() ->
             assert {"min.compaction.lag.ms", "max.compaction.lag.ms"} <= set(topic.config)
     carried = [record for topic in TOPICS.values() for record in topic.records]
     assert len(carried) == len(set(carried))
+
+
+@pytest.mark.parametrize(("key", "murmur2"), [(b"21", -973_932_308), (b"foobar", -790_332_482)])
+def test_a_key_stands_where_kafkas_own_partitioner_puts_it(key: bytes, murmur2: int) -> None:
+    """Hash values as Kafka's Java client computes them."""
+    for name, topic in TOPICS.items():
+        assert partition_of(name, key) == (murmur2 & 0x7FFFFFFF) % topic.partitions
+
+
+def test_what_follows_from_a_record_stands_in_the_partition_of_the_same_number() -> None:
+    # Workers put right, make anew and read back by partition number.
+    for cause, effects in ((BOOKING_EVENTS, (GALLERY, BOOKING_OUTCOMES)), (PROBE_REQUESTS, (PROBE_OUTCOMES,))):
+        assert {TOPICS[effect].partitions for effect in effects} == {TOPICS[cause].partitions}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
@@ -11,18 +12,20 @@ from confluent_kafka import Producer
 from conftest import INVESTIGATOR, LIMIT_S, ORI, REQUEST, until
 
 from connectors.bookings import Fingerprint, Photo
+from connectors.kafka_log import KafkaLog
 from connectors.signing_keys import SigningKey
 from infra import wiring
 from schemas.codec import decode, encode
 from schemas.events import BookingOutcome, CandidateListIssued, DeadLetter, ProbeRefused, ProbeSubmitted
-from schemas.keys import booking_key, key_of
-from schemas.topics import BOOKING_EVENTS, DEAD_LETTERS, GALLERY, PROBE_REQUESTS
+from schemas.keys import booking_key, key_of, partition_of
+from schemas.topics import BOOKING_EVENTS, BOOKING_OUTCOMES, DEAD_LETTERS, GALLERY, PROBE_REQUESTS, TOPICS
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from conftest import Bureau
 
+    from connectors.bookings import Published
     from connectors.probes import ProbeClient
 
 
@@ -132,6 +135,43 @@ def test_a_sealed_booking_never_appears_in_a_later_list_whatever_its_agency_send
         assert person not in {each.person for each in issued(investigator, photos["B2"]).candidates}
 
 
+def test_an_unseal_that_somebody_kept_and_sends_again_lifts_no_later_seal(
+    bureau: Bureau, photos: dict[str, bytes]
+) -> None:
+    """G5: the very record, with its valid signature."""
+    book(bureau, "REPLAY-B", photos["B1"])
+    with bureau.jail() as jail, bureau.investigator() as investigator:
+
+        def order(kind: str, number: str) -> Published:
+            published = jail.publish_order(
+                booking_number="REPLAY-B",
+                order=kind,
+                statute="CA PC 851.91",
+                court="Superior Court",
+                order_number=number,
+                ordered_at=wiring.now(),
+            )
+            assert jail.await_outcome(published, LIMIT_S).outcome is not BookingOutcome.REFUSED
+            return published
+
+        order("SEAL", "1")
+        unsealed = order("UNSEAL", "2")
+        order("SEAL", "3")
+        kept = KafkaLog(bureau.config).record_at(BOOKING_EVENTS, unsealed.position.partition, unsealed.position.offset)
+        producer = Producer({**bureau.config, "partitioner": "murmur2_random"})
+        producer.produce(BOOKING_EVENTS, kept.value, kept.key, headers=list(kept.headers))
+        assert producer.flush(LIMIT_S) == 0
+        again = jail.publish_booking(
+            booking_number="REPLAY-B", booked_at=wiring.now(), photos=[Photo(data=photos["B1"])], event_id=uuid4()
+        )
+        assert jail.await_outcome(again, LIMIT_S).code == "RECORD_SEALED"
+        persons = {each.person for each in issued(investigator, photos["B2"]).candidates}
+    assert f"booking:{ORI}/REPLAY-B" not in persons
+    sql = "SELECT count() FROM audit.events WHERE topic = {topic:String} AND payload LIKE '%STALE_EVENT%'"
+    bureau.audited()
+    assert bureau.audit(sql, topic=BOOKING_OUTCOMES) == [(1,)]
+
+
 def test_an_expunged_bookings_photo_cannot_be_read_again(bureau: Bureau, photos: dict[str, bytes]) -> None:
     book(bureau, "EXPUNGE-E", photos["E1"])
     objects = wiring.object_store(bureau.settings)
@@ -193,10 +233,32 @@ def test_garbage_becomes_dead_letters_and_the_next_good_event_is_processed(
     bureau.audited()
 
 
+def test_a_probe_that_becomes_a_dead_letter_has_its_outcome_all_the_same(
+    bureau: Bureau, photos: dict[str, bytes]
+) -> None:
+    """G1: here one that its publisher's partitioner put in a wrong partition."""
+    key = SigningKey.load(bureau.folder.user_key(INVESTIGATOR))
+    with bureau.investigator(key) as investigator:
+        at = investigator.submit(photos["C2"], **REQUEST).position
+        submitted = decode(KafkaLog(bureau.config).record_at(at.topic, at.partition, at.offset).value)
+        assert isinstance(submitted, ProbeSubmitted)
+        stray = replace(submitted, event_id=uuid4(), probe_id=uuid4())
+        wrong = (partition_of(PROBE_REQUESTS, key_of(stray)) + 1) % TOPICS[PROBE_REQUESTS].partitions
+        headers = key.sign(PROBE_REQUESTS, key_of(stray), encode(stray))
+        producer = Producer(bureau.config)
+        producer.produce(PROBE_REQUESTS, encode(stray), key_of(stray), partition=wrong, headers=list(headers))
+        assert producer.flush(LIMIT_S) == 0
+        outcome = until(lambda: investigator.find_outcome(stray.probe_id), "the probe has an outcome")
+    assert isinstance(outcome, ProbeRefused)
+    assert outcome.code == "PROCESSING_FAILED"
+    assert "WRONG_PARTITION" in outcome.message
+    bureau.audited()
+    sql = "SELECT outcome, code FROM audit.searches WHERE probe_id = {probe:UUID}"
+    assert bureau.audit(sql, probe=str(stray.probe_id)) == [("REFUSED", "PROCESSING_FAILED")]
+
+
 def test_no_template_is_in_the_audit_trail_the_logs_or_the_dead_letters(bureau: Bureau) -> None:
     """G10, against the very templates that this system enrolled."""
-    from connectors.kafka_log import KafkaLog  # noqa: PLC0415 - only here
-
     log = KafkaLog(bureau.config)
     ends = log.end_offsets([GALLERY])
     templates = []
@@ -225,8 +287,6 @@ def test_the_audit_trail_is_exactly_what_an_independent_consumer_reads(bureau: B
 
 def test_a_dead_letter_and_a_probe_round_trip_through_the_codec(bureau: Bureau) -> None:
     """The records of a real run are what the schemas say, key included."""
-    from connectors.kafka_log import KafkaLog  # noqa: PLC0415
-
     log = KafkaLog(bureau.config)
     seen = set()
     for (topic, partition), end in log.end_offsets([PROBE_REQUESTS, DEAD_LETTERS]).items():

@@ -26,7 +26,7 @@ from connectors.key_custody import FileMasterKey
 from connectors.object_store import ObjectStore
 from connectors.outcomes import ends_of
 from connectors.probes import CandidateListConsumer, ProbeClient
-from connectors.publishing import SignedPublisher, partition_of
+from connectors.publishing import SignedPublisher
 from connectors.signing_keys import SigningKey
 from connectors.topic_admin import TopicAdmin
 from schemas.codec import decode_for, encode, topic_of
@@ -42,7 +42,7 @@ from schemas.events import (
     ProbeSubmitted,
     RecordOrderReceived,
 )
-from schemas.keys import booking_key, key_of
+from schemas.keys import booking_key, key_of, partition_of
 from schemas.positions import SourcePosition, derived_id
 from schemas.topics import BOOKING_EVENTS, BOOKING_OUTCOMES, PROBE_OUTCOMES, PROBE_REQUESTS, TOPICS
 

@@ -11,7 +11,7 @@ from confluent_kafka.admin import AdminClient
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from connectors.kafka_log import KafkaLog
-from connectors.publishing import SignedPublisher, partition_of
+from connectors.publishing import SignedPublisher
 from connectors.signing_keys import SigningKey
 from connectors.topic_admin import TopicAdmin
 from infra.brokers import make_broker
@@ -20,7 +20,7 @@ from schemas.avro_schemas import CURRENT_VERSIONS
 from schemas.codec import CONFLUENT, decode
 from schemas.errors import ContractError, TransientError, UsageError
 from schemas.events import AccessGranted, OrderKind, RecordOrderReceived
-from schemas.keys import key_of
+from schemas.keys import key_of, partition_of
 from schemas.topics import ACCESS, BOOKING_EVENTS, TOPICS
 
 if TYPE_CHECKING:

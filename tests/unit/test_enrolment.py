@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import timedelta
 from itertools import product
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from builders import MICROSECOND, NOW, ORI, POLICY, booking_recorded, capture, record_order, uuid_named
+from builders import MICROSECOND, NOW, ORI, POLICY, YEAR, booking_recorded, capture, record_order, uuid_named
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from processors import enrolment
+from processors.enrolment import CLOCK_TOLERANCE
 from processors.extraction import ExtractedFace
+from processors.gallery import BARRING, Entry, GalleryLedger
 from processors.refusals import Refusal, RefusalCode
 from processors.templates import template_from_bytes, to_template
 from schemas.codec import decode, encode
@@ -20,12 +26,18 @@ from schemas.events import (
     CaptureKind,
     OrderKind,
     Pose,
+    RecordOrderReceived,
     TemplatesEnrolled,
     TemplatesWithdrawn,
     WithdrawalCause,
 )
 from schemas.positions import SourcePosition, derived_id
-from schemas.topics import BOOKING_EVENTS
+from schemas.topics import BOOKING_EVENTS, GALLERY
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from schemas.events import BookingRecorded
 
 AT = SourcePosition(topic=BOOKING_EVENTS, partition=3, offset=17)
 MODEL = "ab" * 32
@@ -41,11 +53,15 @@ def face(*components: float) -> ExtractedFace:
     )
 
 
+def counting(withdrawn: WithdrawalCause | None, said_at: datetime = NOW) -> Entry:
+    """The gallery record of the booking that counts so far."""
+    return Entry(source_offset=AT.offset - 1, position=(3, 5), withdrawn=withdrawn, said_at=said_at)
+
+
 def enrolled(*names: str, **extractions: Any) -> tuple[Any, Any]:
     booking = booking_recorded(captures=tuple(capture(name) for name in names), sid="A1")
-    return enrolment.enrol(
-        booking, AT, {uuid_named(name): made for name, made in extractions.items()}, POLICY, MODEL, NOW
-    )
+    made = {uuid_named(name): extraction for name, extraction in extractions.items()}
+    return enrolment.enrol(booking, AT, made, counting=None, policy=POLICY, model_digest=MODEL, at=NOW)
 
 
 def test_every_usable_capture_of_a_booking_is_enrolled_in_one_record() -> None:
@@ -96,7 +112,7 @@ def test_only_frontal_faces_taken_at_booking_are_looked_at(
     to_extract = enrolment.captures_to_extract(booking, POLICY)
     assert [one.capture_id for one in to_extract] == ([uuid_named("a")] if disposition is None else [])
     if disposition is not None:
-        record, answer = enrolment.enrol(booking, AT, {}, POLICY, MODEL, NOW)
+        record, answer = enrolment.enrol(booking, AT, {}, None, POLICY, MODEL, NOW)
         assert isinstance(record, TemplatesWithdrawn)
         assert [(one.disposition, one.code) for one in answer.captures] == [(disposition, code)]
 
@@ -143,17 +159,26 @@ def test_a_seal_can_be_lifted_and_an_expungement_never(
     code: RefusalCode | None,
 ) -> None:
     event = record_order(order)
-    withdrawal, answer = enrolment.obey(event, AT, barred_by, NOW)
+    withdrawal, answer = enrolment.obey(event, AT, counting(barred_by), NOW)
     assert (withdrawal.cause if withdrawal else None) is cause
     assert (answer.outcome, answer.code) == (outcome, code)
     if withdrawal:
         assert (withdrawal.order_event_id, withdrawal.source) == (event.event_id, AT)
 
 
+@pytest.mark.parametrize("before", [None, *(counting(cause) for cause in sorted(set(WithdrawalCause) - BARRING))])
+def test_only_a_seal_and_an_expungement_bar_anything(before: Entry | None) -> None:
+    withdrawal, answer = enrolment.obey(record_order(OrderKind.UNSEAL), AT, before, NOW)
+    assert (withdrawal, answer.outcome) == (None, BookingOutcome.ORDER_LIFTED)
+    withdrawal, answer = enrolment.obey(record_order(OrderKind.SEAL), AT, before, NOW)
+    assert withdrawal is not None
+    assert (withdrawal.cause, answer.outcome) == (SEALED, BookingOutcome.WITHDRAWN)
+
+
 def test_every_order_under_every_bar_is_answered() -> None:
     assert set(enrolment._REFUSAL_OF_CAUSE) == {SEALED, EXPUNGED}
     for order, barred_by in product(OrderKind, (None, SEALED, EXPUNGED)):
-        _, answer = enrolment.obey(record_order(order), AT, barred_by, NOW + MICROSECOND)
+        _, answer = enrolment.obey(record_order(order), AT, counting(barred_by), NOW + MICROSECOND)
         assert (answer.source, answer.occurred_at) == (AT, NOW + MICROSECOND)
 
 
@@ -187,3 +212,162 @@ def test_two_captures_under_one_identity_are_refused_because_a_candidate_could_m
     assert refusal is not None
     assert refusal.code is RefusalCode.CAPTURE_REPEATED
     assert enrolment.refusal_of_booking(booking_recorded(captures=(capture("a"), capture("b")))) is None
+
+
+# What comes at the wrong time. A signature is valid for ever; so whoever kept an old record can send it again.
+
+
+def refusal_code(
+    event: BookingRecorded | RecordOrderReceived, before: Entry | None, at: datetime = NOW
+) -> RefusalCode | None:
+    refusal = enrolment.refusal_of_time(event, before, at)
+    return refusal.code if refusal else None
+
+
+@pytest.mark.parametrize("withdrawn", [None, *WithdrawalCause])
+@pytest.mark.parametrize("event", [booking_recorded(), record_order(OrderKind.UNSEAL)], ids=["booking", "unseal"])
+def test_an_old_booking_or_unseal_is_stale_once_something_later_was_said(
+    event: BookingRecorded | RecordOrderReceived, withdrawn: WithdrawalCause | None
+) -> None:
+    """G5."""
+    at = NOW + YEAR
+    assert refusal_code(event, None, at) is None
+    assert refusal_code(event, counting(withdrawn, NOW - MICROSECOND), at) is None
+    assert refusal_code(event, counting(withdrawn, NOW + MICROSECOND), at) is RefusalCode.STALE_EVENT
+
+
+@pytest.mark.parametrize("withdrawn", [None, *WithdrawalCause])
+def test_a_retry_says_nothing_earlier_and_is_no_stale_event(withdrawn: WithdrawalCause | None) -> None:
+    assert refusal_code(booking_recorded(), counting(withdrawn, NOW)) is None
+
+
+@pytest.mark.parametrize("order", [OrderKind.SEAL, OrderKind.EXPUNGE])
+@pytest.mark.parametrize("said", [NOW - 50 * YEAR, NOW, NOW + 50 * YEAR], ids=["old", "now", "in the future"])
+def test_a_seal_is_obeyed_however_old_or_new_its_time_is(order: OrderKind, said: datetime) -> None:
+    """G5: to withdraw too much harms nobody."""
+    event, before = record_order(order, occurred_at=said), counting(None, NOW)
+    assert refusal_code(event, before) is None
+    withdrawal, answer = enrolment.obey(event, AT, before, NOW)
+    assert withdrawal is not None
+    assert (withdrawal.cause in BARRING, answer.outcome) == (True, BookingOutcome.WITHDRAWN)
+    # Neither does its time open the way for what was said before, nor close it for what will be said after.
+    assert withdrawal.source_said_at == NOW
+
+
+@pytest.mark.parametrize("event", [booking_recorded(), record_order(OrderKind.UNSEAL)], ids=["booking", "unseal"])
+def test_a_clock_that_is_more_than_an_hour_ahead_is_to_be_set(event: BookingRecorded | RecordOrderReceived) -> None:
+    assert timedelta(hours=1) == CLOCK_TOLERANCE
+    ahead = replace(event, occurred_at=NOW + CLOCK_TOLERANCE)
+    assert refusal_code(ahead, None) is None
+    assert refusal_code(replace(event, occurred_at=ahead.occurred_at + MICROSECOND), None) is RefusalCode.TIME_IN_FUTURE
+
+
+def test_a_publisher_with_a_fast_clock_cannot_make_later_corrections_stale() -> None:
+    fast = booking_recorded(captures=(capture("a"),), occurred_at=NOW + CLOCK_TOLERANCE)
+    faces = {uuid_named("a"): face(1, 0)}
+    for extractions in (faces, {}):
+        record, _ = enrolment.enrol(fast, AT, extractions, None, POLICY, MODEL, NOW)
+        assert record.source_said_at == NOW
+        corrected = booking_recorded(occurred_at=NOW + MICROSECOND)
+        assert refusal_code(corrected, counting(None, record.source_said_at), NOW + MICROSECOND) is None
+
+
+@pytest.mark.parametrize("ahead", [timedelta(0), MICROSECOND, CLOCK_TOLERANCE], ids=["right", "just ahead", "an hour"])
+@pytest.mark.parametrize("sealed_after", [-YEAR, timedelta(0), MICROSECOND], ids=["back-dated", "same", "later"])
+def test_an_unseal_lifts_no_later_seal_whatever_the_clocks_of_both_said(
+    ahead: timedelta, sealed_after: timedelta
+) -> None:
+    """G5: else whoever kept the unseal could lift the second seal as soon as the unseal's time is past."""
+    unseal = record_order(OrderKind.UNSEAL, occurred_at=NOW + ahead)
+    lifted, _ = enrolment.obey(unseal, AT, counting(SEALED, NOW - MICROSECOND), NOW)
+    assert lifted is not None
+    at = NOW + max(sealed_after, timedelta(0))
+    second = record_order(OrderKind.SEAL, occurred_at=NOW + sealed_after)
+    sealed, _ = enrolment.obey(second, AT, counting(LIFTED, lifted.source_said_at), at)
+    assert sealed is not None
+    before = counting(SEALED, sealed.source_said_at)
+    for later in (at, at + CLOCK_TOLERANCE, at + YEAR):
+        assert refusal_code(unseal, before, later) is RefusalCode.STALE_EVENT
+    said_anew = record_order(OrderKind.UNSEAL, occurred_at=before.said_at + MICROSECOND)
+    assert refusal_code(said_anew, before, at + YEAR) is None
+
+
+MINUTES = st.integers(-90, 90).map(lambda minutes: timedelta(minutes=minutes))
+KINDS = st.sampled_from([None, *OrderKind])
+SAID = st.lists(st.tuples(KINDS, MINUTES), min_size=1, max_size=6)
+SENT = st.lists(st.integers(0, 5), max_size=20)
+
+
+@settings(max_examples=300, deadline=None)
+@given(SAID, SENT)
+def test_nothing_that_is_sent_again_lifts_a_second_seal_and_the_time_said_never_goes_back(
+    said: list[tuple[OrderKind | None, timedelta]], sent: list[int]
+) -> None:
+    """G5: each event once or many times, in any order, by wrong clocks; a minute lies between two records."""
+    events: list[BookingRecorded | RecordOrderReceived] = [
+        booking_recorded(captures=(capture("a"),), occurred_at=NOW + clock)
+        if kind is None
+        else record_order(kind, occurred_at=NOW + clock)
+        for kind, clock in said
+    ]
+    ledger, lifted, key = GalleryLedger(), set[int](), f"{ORI}/B-1"
+    for offset, number in enumerate((*range(len(events)), *(number % len(events) for number in sent))):
+        event, at = events[number], NOW + timedelta(minutes=offset)
+        position, before = SourcePosition(topic=BOOKING_EVENTS, partition=3, offset=offset), ledger.entry(key)
+        if enrolment.refusal_of_time(event, before, at) is not None:
+            continue
+        record: TemplatesEnrolled | TemplatesWithdrawn | None
+        if isinstance(event, RecordOrderReceived):
+            record, _ = enrolment.obey(event, position, before, at)
+        elif ledger.barred_by(key):
+            continue
+        else:
+            record, _ = enrolment.enrol(event, position, {}, before, POLICY, MODEL, at)
+        if record is None:
+            continue
+        if isinstance(record, TemplatesWithdrawn) and record.cause is LIFTED:
+            assert number not in lifted
+            lifted.add(number)
+        assert before is None or record.source_said_at >= before.said_at
+        assert record.source_said_at <= at + CLOCK_TOLERANCE
+        ledger.judge(record, SourcePosition(topic=GALLERY, partition=3, offset=offset))
+
+
+# What compaction took.
+
+
+@pytest.mark.parametrize("cause", WithdrawalCause)
+def test_a_withdrawal_that_is_made_anew_says_what_the_lost_one_said(cause: WithdrawalCause) -> None:
+    """G5."""
+    position = SourcePosition(topic=GALLERY, partition=3, offset=5)
+    lost = TemplatesWithdrawn(
+        event_id=derived_id(AT, "templates"),
+        occurred_at=NOW,
+        actor=enrolment.ACTOR,
+        ori=ORI,
+        booking_number="B-1",
+        cause=cause,
+        source=AT,
+        source_said_at=NOW - MICROSECOND,
+    )
+    ledger = GalleryLedger()
+    ledger.judge(lost, position)
+    entry = ledger.entry(f"{ORI}/B-1")
+    assert entry is not None
+    again = enrolment.withdrawal_again(ORI, "B-1", entry, NOW + YEAR)
+    assert again == replace(lost, occurred_at=NOW + YEAR)
+    assert decode(encode(again)) == again
+
+
+def test_templates_that_are_lost_cannot_be_made_anew() -> None:
+    assert enrolment.withdrawal_again(ORI, "B-1", counting(None), NOW) is None
+
+
+def test_what_became_a_dead_letter_is_answered_with_the_reason() -> None:
+    """G12."""
+    answer = enrolment.refuse(booking_recorded(), AT, enrolment.failed("It is Tuesday."), NOW)
+    assert (answer.outcome, answer.code, answer.message) == (
+        BookingOutcome.REFUSED,
+        RefusalCode.PROCESSING_FAILED,
+        "It is Tuesday.",
+    )

@@ -5,27 +5,37 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from builders import NOW, ORI, uuid_named
+from builders import MICROSECOND, NOW, ORI, uuid_named
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from processors.gallery import BARRING, GalleryLedger, Verdict
+from processors.gallery import BARRING, Entry, GalleryLedger, Verdict
 from schemas.events import TemplatesEnrolled, TemplatesWithdrawn, WithdrawalCause
 from schemas.positions import SourcePosition
 from schemas.topics import BOOKING_EVENTS, GALLERY
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from datetime import datetime
 
 BOOKINGS = ("B-1", "B-2", "B-3")
 KEYS = {booking: f"{ORI}/{booking}" for booking in BOOKINGS}
 ENROLLED = None
 
 
+def said_at(source_offset: int) -> datetime:
+    """The latest time at which a publisher said something that counted, up to this offset of the booking topic."""
+    return NOW + source_offset * MICROSECOND
+
+
 def record(
-    source_offset: int, cause: WithdrawalCause | None = ENROLLED, booking: str = "B-1"
+    source_offset: int,
+    cause: WithdrawalCause | None = ENROLLED,
+    booking: str = "B-1",
+    said: datetime | None = None,
 ) -> TemplatesEnrolled | TemplatesWithdrawn:
     source = SourcePosition(topic=BOOKING_EVENTS, partition=0, offset=source_offset)
+    said = said or said_at(source_offset)
     if cause is None:
         return TemplatesEnrolled(
             event_id=uuid_named(f"{booking} {source}"),
@@ -36,6 +46,7 @@ def record(
             model_digest="ab" * 32,
             captures=(),
             source=source,
+            source_said_at=said,
         )
     return TemplatesWithdrawn(
         event_id=uuid_named(f"{booking} {source}"),
@@ -45,6 +56,7 @@ def record(
         booking_number=booking,
         cause=cause,
         source=source,
+        source_said_at=said,
     )
 
 
@@ -84,6 +96,34 @@ def test_the_highest_source_offset_is_in_force_whatever_repeats_stand_behind_it(
             assert not ledger.is_superseded(key, highest)
             assert ledger.is_superseded(key, highest - 1)
     assert len(ledger) == len({booking for booking, _ in log})
+
+
+@settings(max_examples=60, deadline=None)
+@given(logs)
+@example([("B-1", 5), ("B-1", 4), ("B-1", 5), ("B-1", 3)])
+def test_what_is_known_of_a_booking_is_what_its_counting_record_says(log: list[tuple[str, int]]) -> None:
+    ledger, _ = read(records_of(log))
+    for booking, key in KEYS.items():
+        own = [(offset, position) for position, (name, offset) in enumerate(log) if name == booking]
+        highest, position = max(own, default=(None, None))
+        if highest is None or position is None:
+            assert ledger.entry(key) is None
+        else:
+            assert ledger.entry(key) == Entry(highest, (0, position), cause_of(highest), said_at(highest))
+
+
+@settings(max_examples=60, deadline=None)
+@given(logs)
+def test_what_a_late_repeat_says_never_turns_back_the_time_before_which_events_are_stale(
+    log: list[tuple[str, int]],
+) -> None:
+    ledger, said = GalleryLedger(), dict.fromkeys(KEYS.values(), NOW)
+    for offset, event in enumerate(records_of(log)):
+        ledger.judge(event, SourcePosition(topic=GALLERY, partition=0, offset=offset))
+        for key, before in said.items():
+            entry = ledger.entry(key)
+            said[key] = entry.said_at if entry else before
+            assert said[key] >= before
 
 
 @settings(max_examples=60, deadline=None)
@@ -136,14 +176,23 @@ def test_a_healed_log_means_the_same_after_compaction(log: list[tuple[str, int]]
         assert [after.is_superseded(key, offset) for offset in range(10)] == [
             before.is_superseded(key, offset) for offset in range(10)
         ]
+        assert meaning(after.entry(key)) == meaning(before.entry(key))
+
+
+def meaning(entry: Entry | None) -> tuple[int, WithdrawalCause | None, datetime] | None:
+    """Everything about the record that counts but where it stands."""
+    return entry and (entry.source_offset, entry.withdrawn, entry.said_at)
 
 
 def test_of_two_records_of_one_event_the_last_counts_as_it_is_the_one_that_compaction_keeps() -> None:
     # A repeat may differ: the photo that was missing the first time has come, or a worker has another policy. A replica
     # that holds the first of them would differ for ever from one that was started after compaction (G7).
-    ledger, verdicts = read([record(5, WithdrawalCause.NO_USABLE_CAPTURE), record(5, ENROLLED)])
+    first, last = record(5, WithdrawalCause.NO_USABLE_CAPTURE), record(5, ENROLLED, said=NOW)
+    ledger, verdicts = read([first, last])
+    compacted, _ = read([last])
     assert verdicts == [Verdict.COUNTS, Verdict.COUNTS]
     assert ledger.to_put_at_the_end_again() == {}
+    assert meaning(ledger.entry(KEYS["B-1"])) == meaning(compacted.entry(KEYS["B-1"])) == (5, ENROLLED, NOW)
 
 
 @pytest.mark.parametrize("cause", sorted(BARRING))
@@ -164,6 +213,7 @@ def test_other_withdrawals_bar_nothing(cause: WithdrawalCause) -> None:
 
 def test_an_unknown_booking_is_neither_barred_nor_superseded() -> None:
     ledger = GalleryLedger()
+    assert ledger.entry("CA0190000/B-9") is None
     assert ledger.barred_by("CA0190000/B-9") is None
     assert not ledger.is_superseded("CA0190000/B-9", 0)
     assert ledger.to_put_at_the_end_again() == {}
