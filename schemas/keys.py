@@ -12,6 +12,7 @@ from schemas.events import (
     BookingRecorded,
     CandidateListIssued,
     DeadLetter,
+    DeadLetterReplayed,
     GenerationActivated,
     PolicyActivated,
     ProbeRefused,
@@ -60,6 +61,8 @@ def key_of(event: Event) -> bytes:
         key = str(event.probe_id)
     elif isinstance(event, DeadLetter):
         key = event.source.topic
+    elif isinstance(event, DeadLetterReplayed):
+        key = event.replayed_as.topic
     elif isinstance(event, PublisherRegistered):
         key = event.publisher_id
     elif isinstance(event, AgencyRegistered):

@@ -21,11 +21,13 @@ if TYPE_CHECKING:
 
     from processors.extraction import Extraction
     from processors.gallery import Entry
+    from schemas.events import BookingProcessed
     from schemas.positions import SourcePosition
     from schemas.records import LogRecord
     from streams.context import Context
 
-
+STAGE = "bookings"
+SHOWN_CHARACTERS = 80
 STORED_IMAGE_CODES = frozenset({"REFERENCE_UNRESOLVED", "DIGEST_MISMATCH", "KEY_DESTROYED", "OBJECT_TOO_LARGE"})
 """Codes by which the object store says that an image cannot be had; the sender's to mend, so a refusal."""
 
@@ -56,7 +58,7 @@ class Bookings:
             or enrolment.refusal_of_time(event, counting, self._context.clock())
         )
         if refusal is not None:
-            await self._context.publish(enrolment.refuse(event, record.position, refusal, self._context.clock()))
+            await self._answer(record, enrolment.refuse(event, record.position, refusal, self._context.clock()))
         elif isinstance(event, RecordOrderReceived):
             withdrawal, answer = enrolment.obey(event, record.position, counting, self._context.clock())
             if withdrawal is not None:
@@ -64,10 +66,10 @@ class Bookings:
             if event.order is OrderKind.EXPUNGE:
                 scope = booking_scope(event.ori, event.booking_number)
                 await asyncio.to_thread(self._context.objects.destroy_key, scope)
-            await self._context.publish(answer)
+            await self._answer(record, answer)
         elif barred_by is not None:
             barred = enrolment.refusal_of_barred(barred_by)
-            await self._context.publish(enrolment.refuse(event, record.position, barred, self._context.clock()))
+            await self._answer(record, enrolment.refuse(event, record.position, barred, self._context.clock()))
         else:
             await self._enrol(event, record, counting)
 
@@ -78,7 +80,7 @@ class Bookings:
         except ContractError:
             return
         refusal = enrolment.failed(reason)
-        await self._context.publish(enrolment.refuse(event, record.position, refusal, self._context.clock()))
+        await self._answer(record, enrolment.refuse(event, record.position, refusal, self._context.clock()))
 
     async def _enrol(self, booking: BookingRecorded, record: LogRecord, counting: Entry | None) -> None:
         scope = booking_scope(booking.ori, booking.booking_number)
@@ -93,7 +95,7 @@ class Bookings:
             for number, capture in enumerate(enrolment.captures_to_extract(booking, self._context.policy))
         }
         digest = self._context.replica.gallery.model_digest
-        for event in enrolment.enrol(
+        gallery_record, answer = enrolment.enrol(
             booking,
             record.position,
             extractions,
@@ -101,8 +103,22 @@ class Bookings:
             policy=self._context.policy,
             model_digest=digest,
             at=self._context.clock(),
-        ):
-            await self._context.publish(event)
+        )
+        await self._context.publish(gallery_record)
+        await self._answer(record, answer)
+
+    async def _answer(self, record: LogRecord, answer: BookingProcessed) -> None:
+        await self._context.publish(answer)
+        self._context.telemetry.decided(STAGE, answer.outcome, answer.code or "", self._context.age_s(record))
+        log.info(
+            "booking event decided",
+            # Before anybody believes it, it may be of any length.
+            booking=booking_key(answer.ori, answer.booking_number)[:SHOWN_CHARACTERS],
+            event_id=str(answer.source_event_id),
+            position=str(record.position),
+            outcome=str(answer.outcome),
+            code=answer.code,
+        )
 
 
 async def extract_stored(

@@ -5,13 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from streams.ports import NO_TELEMETRY
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from concurrent.futures import Executor
 
     from processors.policy import Policy
     from schemas.events import Event
-    from streams.ports import Attempts, Clock, Extractor, Objects
+    from schemas.records import LogRecord
+    from streams.ports import Attempts, Clock, Extractor, Objects, Telemetry
     from streams.replica import Replica
 
 
@@ -36,3 +39,8 @@ class Context:
     """How long to wait at the read barrier before the replica counts as behind."""
     threshold_of: Callable[[int], float]
     """Gallery size in templates -> the pack's published cosine threshold."""
+    telemetry: Telemetry = NO_TELEMETRY
+
+    def age_s(self, record: LogRecord) -> float:
+        """Return for how long a record has stood in Kafka."""
+        return self.clock().timestamp() - record.timestamp_ms / 1000

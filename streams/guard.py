@@ -12,18 +12,20 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from processors.dead_letters import past_of
 from processors.refusals import RefusalCode
 from schemas.codec import encode
 from schemas.errors import ContractError, DomainFault, IntegrityError, LeadstreamError, TransientError
 from schemas.events import DeadLetter, Header, OriginalRecord
 from schemas.positions import derived_id
+from streams.ports import NO_TELEMETRY
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from schemas.events import Event
     from schemas.records import LogRecord
-    from streams.ports import Clock, Objects
+    from streams.ports import Clock, Objects, Telemetry
 
 CONTRACT = "CONTRACT"
 UNEXPECTED = "UNEXPECTED"
@@ -46,6 +48,7 @@ class Guard:
         give_up: told of a record that became a dead letter and why, so that its sender still has an answer.
         stop_worker: called with the error when going on would hide it.
         dead_letter_limit: dead letters of this stage since the start; past it the worker stops and the backlog grows.
+        telemetry: told of dead letters and of waiting.
     """
 
     def __init__(
@@ -58,6 +61,7 @@ class Guard:
         give_up: Callable[[LogRecord, str], Awaitable[None]],
         stop_worker: Callable[[BaseException], Awaitable[None]],
         dead_letter_limit: int,
+        telemetry: Telemetry = NO_TELEMETRY,
     ) -> None:
         self._stage = stage
         self._publish = publish
@@ -66,6 +70,7 @@ class Guard:
         self._give_up = give_up
         self._stop_worker = stop_worker
         self._limit = dead_letter_limit
+        self._telemetry = telemetry
         self._dead_letters = 0
 
     async def run(self, handle: Callable[[LogRecord], Awaitable[None]], record: LogRecord) -> bool:
@@ -87,17 +92,26 @@ class Guard:
         """Repeat an act while the world is away: in place, so that order is kept and nothing is lost."""
         loop = asyncio.get_running_loop()
         wait_s, warned_at = FIRST_WAIT_S, -WARN_EVERY_S
-        while True:
-            try:
-                await act()
-            except TransientError as error:
-                if loop.time() - warned_at >= WARN_EVERY_S:
-                    warned_at = loop.time()
-                    log.warning("waiting", stage=self._stage, position=str(record.position), reason=str(error))
-                await asyncio.sleep(wait_s)
-                wait_s = min(2 * wait_s, LONGEST_WAIT_S)
-            else:
-                return
+        waited = False
+        try:
+            while True:
+                try:
+                    await act()
+                except TransientError as error:
+                    waited = True
+                    self._telemetry.waiting(self._stage, is_waiting=True)
+                    if loop.time() - warned_at >= WARN_EVERY_S:
+                        warned_at = loop.time()
+                        log.warning("waiting", stage=self._stage, position=str(record.position), reason=str(error))
+                    await asyncio.sleep(wait_s)
+                    wait_s = min(2 * wait_s, LONGEST_WAIT_S)
+                else:
+                    break
+        finally:
+            if waited:
+                self._telemetry.waiting(self._stage, is_waiting=False)
+        if waited:
+            log.info("going on", stage=self._stage, position=str(record.position))
 
     async def _handle(self, handle: Callable[[LogRecord], Awaitable[None]], record: LogRecord) -> None:
         try:
@@ -136,6 +150,7 @@ class Guard:
             log.warning("original not kept", stage=self._stage, position=str(record.position), code=fault.code)
             reference = None
         now = self._clock()
+        past = past_of(record.headers, now)
         await self._publish(
             DeadLetter(
                 event_id=event_id,
@@ -148,12 +163,21 @@ class Guard:
                 value_sha256=sha256(value).hexdigest(),
                 value_size_bytes=len(value),
                 reference=reference,
-                first_seen_at=now,
-                replay_count=0,
+                first_seen_at=past.first_seen_at,
+                replay_count=past.replay_count,
             ),
         )
         self._dead_letters += counts
-        log.warning("dead letter", stage=self._stage, position=str(record.position), code=code, reason=message)
+        self._telemetry.set_aside(self._stage, code)
+        log.warning(
+            "dead letter",
+            stage=self._stage,
+            dead_letter=str(event_id),
+            position=str(record.position),
+            code=code,
+            reason=message,
+            replay_count=past.replay_count,
+        )
         await self._answer(record, f"The record was set aside as a dead letter: {code}. {message}")
 
     async def _answer(self, record: LogRecord, reason: str) -> None:

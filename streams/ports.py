@@ -130,3 +130,60 @@ class Log(Protocol):
     def decided_since(self, partition: int, request_offset: int) -> Collection[UUID]:
         """Return the probes of a request partition, at or after an offset, that already have an outcome."""
         ...
+
+
+class Telemetry(Protocol):
+    """What an operator measures: counts, ages and offsets, never an id, a value or a text of a record (G10).
+
+    Called on the event loop; does not block and never raises.
+    """
+
+    def decided(self, stage: str, outcome: str, code: str, age_s: float) -> None:
+        """Count one answer that the broker has acknowledged.
+
+        Args:
+            stage: name of the agent.
+            outcome: the kind of answer.
+            code: why it was refused; empty where it was not.
+            age_s: from the broker's append of the request to the acknowledgement of its answer.
+        """
+        ...
+
+    def set_aside(self, stage: str, code: str) -> None:
+        """Count one dead letter."""
+        ...
+
+    def waiting(self, stage: str, *, is_waiting: bool) -> None:
+        """Say whether a stage waits for something that is away."""
+        ...
+
+    def barrier(self, waited_s: float, *, reached: bool) -> None:
+        """Count one passage of the read barrier."""
+        ...
+
+    def applied(self, topic: str, ends: Mapping[int, int]) -> None:
+        """Note the next offset to apply to the replica, by partition."""
+        ...
+
+
+class _NoTelemetry:
+    """Measures nothing."""
+
+    def decided(self, stage: str, outcome: str, code: str, age_s: float) -> None:
+        """Ignore it."""
+
+    def set_aside(self, stage: str, code: str) -> None:
+        """Ignore it."""
+
+    def waiting(self, stage: str, *, is_waiting: bool) -> None:
+        """Ignore it."""
+
+    def barrier(self, waited_s: float, *, reached: bool) -> None:
+        """Ignore it."""
+
+    def applied(self, topic: str, ends: Mapping[int, int]) -> None:
+        """Ignore it."""
+
+
+NO_TELEMETRY: Telemetry = _NoTelemetry()
+"""For whoever does not look."""

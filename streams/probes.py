@@ -13,6 +13,7 @@ from processors.policy import refusal_of_search
 from processors.refusals import Refusal, RefusalCode
 from schemas.codec import decode_for
 from schemas.errors import ContractError
+from schemas.events import CandidateListIssued, ProbeRefused
 from schemas.keys import probe_scope
 from schemas.topics import ACCESS, GALLERY, PROBE_REQUESTS
 from streams.bookings import extract_stored
@@ -21,11 +22,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from uuid import UUID
 
-    from schemas.events import Event, ProbeSubmitted
+    from schemas.events import ProbeSubmitted
     from schemas.records import LogRecord
     from streams.context import Context
 
-
+Outcome = CandidateListIssued | ProbeRefused
+STAGE = "probes"
 REMEMBERED_PROBES = 100_000
 """How many decided probes a worker remembers, so that a second delivery of a request is not decided again."""
 
@@ -53,11 +55,7 @@ class Probes:
         if request.probe_id in self._decided:
             log.info("probe has its outcome already", probe=str(request.probe_id))
             return
-        outcome = await self._decide(request, record)
-        await self._context.publish(outcome)
-        # Only what the broker acknowledged is an outcome.
-        self.remember([request.probe_id])
-        log.info("probe decided", probe=str(request.probe_id), outcome=type(outcome).__name__)
+        await self._answer(record, await self._decide(request, record))
 
     async def give_up(self, record: LogRecord, reason: str) -> None:
         """Give a request that became a dead letter its outcome, if it says which probe it is (G1)."""
@@ -66,10 +64,23 @@ class Probes:
         except ContractError:
             return
         if request.probe_id not in self._decided:
-            await self._context.publish(self._refuse(request, record, enrolment.failed(reason)))
-            self.remember([request.probe_id])
+            await self._answer(record, self._refuse(request, record, enrolment.failed(reason)))
 
-    async def _decide(self, request: ProbeSubmitted, record: LogRecord) -> Event:
+    async def _answer(self, record: LogRecord, outcome: Outcome) -> None:
+        await self._context.publish(outcome)
+        # Only what the broker acknowledged is an outcome.
+        self.remember([outcome.probe_id])
+        kind, code = type(outcome).__name__, outcome.code if isinstance(outcome, ProbeRefused) else ""
+        self._context.telemetry.decided(STAGE, kind, code, self._context.age_s(record))
+        log.info(
+            "probe decided",
+            probe=str(outcome.probe_id),
+            position=str(record.position),
+            outcome=kind,
+            code=code or None,
+        )
+
+    async def _decide(self, request: ProbeSubmitted, record: LogRecord) -> Outcome:
         if not await self._context.replica.read_barrier(self._context.barrier_limit_s):
             behind = Refusal(
                 code=RefusalCode.REPLICA_BEHIND,
@@ -117,7 +128,7 @@ class Probes:
             at=self._context.clock(),
         )
 
-    def _refuse(self, request: ProbeSubmitted, record: LogRecord, refusal: Refusal) -> Event:
+    def _refuse(self, request: ProbeSubmitted, record: LogRecord, refusal: Refusal) -> ProbeRefused:
         under = searching.DecidedUnder(
             policy_version=self._context.policy.version,
             gallery_watermark=self._context.replica.watermark(GALLERY),

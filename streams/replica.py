@@ -19,6 +19,7 @@ from schemas.errors import ContractError, IntegrityError, TransientError
 from schemas.events import TemplatesEnrolled
 from schemas.keys import booking_key
 from schemas.topics import ACCESS, GALLERY, TOPICS
+from streams.ports import NO_TELEMETRY
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from processors.refusals import Refusal
     from schemas.events import TemplatesWithdrawn
     from schemas.records import LogRecord
-    from streams.ports import Gallery, Log, TopicPartition
+    from streams.ports import Gallery, Log, Telemetry, TopicPartition
 
 FOLLOWED = (GALLERY, ACCESS)
 
@@ -42,9 +43,18 @@ class Replica:
         directory: publishers and users.
         kafka: for the end offsets of the barrier.
         dimension: length of a template.
+        telemetry: told of barriers and watermarks.
     """
 
-    def __init__(self, *, gallery: Gallery, directory: Directory, kafka: Log, dimension: int) -> None:
+    def __init__(
+        self,
+        *,
+        gallery: Gallery,
+        directory: Directory,
+        kafka: Log,
+        dimension: int,
+        telemetry: Telemetry = NO_TELEMETRY,
+    ) -> None:
         self.gallery = gallery
         self.directory = directory
         self.ledger = GalleryLedger()
@@ -55,6 +65,7 @@ class Replica:
         """Offset in the access topic -> why the event there changed nothing; the agent `access` reports it."""
         self._kafka = kafka
         self._dimension = dimension
+        self._telemetry = telemetry
         self._moved = asyncio.Condition()
 
     def watermark(self, topic: str) -> list[int]:
@@ -72,6 +83,8 @@ class Replica:
             IntegrityError: a topic ends before what was applied; "everything is applied" would mean nothing.
         """
         applied = dict(self.applied)
+        loop = asyncio.get_running_loop()
+        began_at = loop.time()
         try:
             async with asyncio.timeout(limit_s):
                 ends = await asyncio.to_thread(self._kafka.end_offsets, FOLLOWED)
@@ -83,7 +96,9 @@ class Replica:
                         )
                 await self.reached(ends)
         except TimeoutError:
+            self._telemetry.barrier(loop.time() - began_at, reached=False)
             return False
+        self._telemetry.barrier(loop.time() - began_at, reached=True)
         return True
 
     async def reached(self, targets: Mapping[TopicPartition, int]) -> None:
@@ -118,6 +133,7 @@ class Replica:
     async def _advance(self, topic: str, ends: Mapping[int, int]) -> None:
         # Before anything is awaited: a decision in between must not name an older watermark than the state it saw.
         self.applied.update({(topic, partition): offset for partition, offset in ends.items()})
+        self._telemetry.applied(topic, ends)
         async with self._moved:
             self._moved.notify_all()
 

@@ -47,6 +47,8 @@ class SinkProgress:
     """Offsets that Kafka has and the trail has not, as last heard; None until the sink has found where to start."""
     waiting_for: str
     """What is away, in words; empty while all goes well."""
+    turned_at: float
+    """When it last began to do something, by its own clock."""
 
 
 @dataclass(slots=True)
@@ -91,6 +93,7 @@ class Sink:
         self._ends: dict[TopicPartition, int] = {}
         self._rows = 0
         self._waiting_for = ""
+        self._turned_at = monotonic()
         self._warned_at: float | None = None
 
     @property
@@ -98,7 +101,12 @@ class Sink:
         """How far it is; may be asked from another thread."""
         ends = self._ends
         behind = [max(0, ends[place] - offset) for place, offset in dict(self._appended).items() if place in ends]
-        return SinkProgress(rows=self._rows, lag_records=sum(behind) if ends else None, waiting_for=self._waiting_for)
+        return SinkProgress(
+            rows=self._rows,
+            lag_records=sum(behind) if ends else None,
+            waiting_for=self._waiting_for,
+            turned_at=self._turned_at,
+        )
 
     def run(self, stop: Event) -> None:
         """Append until stopped; on a stop, what was read is appended first.
@@ -170,6 +178,7 @@ class Sink:
     def _patiently(self, attempt: Callable[[], None], stop: Event) -> bool:
         """Try until it works; False when told to stop while the world is away. One try is made in any case."""
         while True:
+            self._turned_at = self._monotonic()
             try:
                 attempt()
             except TransientError as error:

@@ -30,6 +30,7 @@ from streams.bookings import Bookings
 from streams.context import Context
 from streams.follower import Follower, SteadyChannel
 from streams.guard import Guard, place_of
+from streams.ports import NO_TELEMETRY
 from streams.probes import Probes
 from streams.replica import FOLLOWED, Replica
 
@@ -43,9 +44,11 @@ if TYPE_CHECKING:
     from processors.access import Directory
     from processors.policy import Policy
     from schemas.events import Event
-    from streams.ports import Attempts, Clock, Extractor, Gallery, Log, Objects
+    from streams.ports import Attempts, Clock, Extractor, Gallery, Log, Objects, Telemetry
 
 GROUP = "leadstream-worker"
+CONSUMED = (BOOKING_EVENTS, PROBE_REQUESTS, ACCESS)
+"""What the group works through; each record once, by one of its workers."""
 HEAL_EVERY_S = 30.0
 
 log = structlog.get_logger()
@@ -82,6 +85,7 @@ class WorkerParts:
     clock: Clock
     threshold_of: Callable[[int], float]
     """Gallery size -> the pack's published cosine threshold."""
+    telemetry: Telemetry = NO_TELEMETRY
 
 
 class Worker:
@@ -101,6 +105,7 @@ class Worker:
             directory=parts.directory,
             kafka=parts.kafka,
             dimension=parts.dimension,
+            telemetry=parts.telemetry,
         )
         self._pool = ThreadPoolExecutor(settings.extraction_threads, thread_name_prefix="extraction")
         self._topics: dict[str, Any] = {}
@@ -119,6 +124,7 @@ class Worker:
             clock=parts.clock,
             barrier_limit_s=settings.barrier_limit_s,
             threshold_of=parts.threshold_of,
+            telemetry=parts.telemetry,
         )
         self._bookings = Bookings(context)
         self._probes = Probes(context)
@@ -177,6 +183,7 @@ class Worker:
             give_up=give_up,
             stop_worker=self._stop_worker,
             dead_letter_limit=self._settings.dead_letter_limit,
+            telemetry=self._parts.telemetry,
         )
 
         async def handle_in_its_place(record: LogRecord) -> None:

@@ -31,7 +31,7 @@ from schemas.events.booking import (
     Pose,
     RecordOrderReceived,
 )
-from schemas.events.dead_letter import DeadLetter, Header, OriginalRecord
+from schemas.events.dead_letter import DeadLetter, DeadLetterReplayed, Header, OriginalRecord
 from schemas.events.gallery import EnrolledCapture, TemplatesEnrolled, TemplatesWithdrawn, WithdrawalCause
 from schemas.events.probe import Candidate, CandidateListIssued, ImageEdit, Logon, ProbeRefused, ProbeSubmitted
 
@@ -46,6 +46,7 @@ Event = (
     | BookingRecorded
     | CandidateListIssued
     | DeadLetter
+    | DeadLetterReplayed
     | GenerationActivated
     | LoggedOn
     | PolicyActivated
@@ -76,6 +77,7 @@ RECORDS: dict[str, type[Record]] = {
         BookingRecorded,
         CandidateListIssued,
         DeadLetter,
+        DeadLetterReplayed,
         GenerationActivated,
         LoggedOn,
         OriginalRecord,
@@ -112,6 +114,7 @@ __all__ = [
     "CaptureKind",
     "CaptureOutcome",
     "DeadLetter",
+    "DeadLetterReplayed",
     "EnrolledCapture",
     "GenerationActivated",
     "Header",

@@ -83,6 +83,49 @@ class DeadLetter:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DeadLetterReplayed:
+    """The original of a dead letter was put back, unaltered, at the end of its topic; whoever reads there processes it anew."""
+
+    AVRO_NAME: ClassVar[str] = "leadstream.dead_letter.DeadLetterReplayed"
+
+    event_id: UUID
+    """Identity of this event; derived from its cause where there is one, so that a replay gives the same id."""
+    occurred_at: datetime
+    """When it happened, UTC, microseconds since the epoch, by the clock of whoever says it."""
+    actor: str
+    """Who caused it: `user:<user id>`, `publisher:<publisher id>` or `system:<role>`."""
+    dead_letter_id: UUID
+    """Event id of the dead letter."""
+    replayed_as: SourcePosition
+    """Where the original stands now."""
+    replay_count: int
+    """How often it was replayed, this time included."""
+
+    def to_record(self) -> dict[str, Any]:
+        """Return the mapping that the Avro writer takes."""
+        return {
+            "event_id": self.event_id,
+            "occurred_at": utc(self.occurred_at),
+            "actor": self.actor,
+            "dead_letter_id": self.dead_letter_id,
+            "replayed_as": self.replayed_as.to_record(),
+            "replay_count": self.replay_count,
+        }
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> Self:
+        """Return the value of a mapping that the Avro reader gave."""
+        return cls(
+            event_id=record["event_id"],
+            occurred_at=record["occurred_at"],
+            actor=record["actor"],
+            dead_letter_id=record["dead_letter_id"],
+            replayed_as=SourcePosition.from_record(record["replayed_as"]),
+            replay_count=record["replay_count"],
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Header:
     """One Kafka header."""
 
