@@ -11,7 +11,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeVar
 
-from confluent_kafka import KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # the library does not mark what it re-exports
     AdminClient,
     AlterConfigOpType,
@@ -19,7 +19,6 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # the library
     ConfigResource,
     ConfigSource,
     NewTopic,
-    OffsetSpec,
     ResourceType,
 )
 
@@ -90,7 +89,8 @@ class TopicAdmin:
         self._timeout_s = timeout_s
         # Kept for this object's life: the client's futures never resolve once it is gone. log_level 0: that a broker is
         # away is said once, by the TransientError, and not on the terminal ten times a second.
-        self._client = AdminClient({"log_level": 0, **(options or {}), "bootstrap.servers": bootstrap})
+        self._options = {**(options or {}), "bootstrap.servers": bootstrap}
+        self._client = AdminClient({"log_level": 0, **self._options})
 
     def diff(self, specs: Iterable[TopicSpec]) -> list[TopicChange]:
         """Return what differs from the descriptions, in their order; nothing is changed.
@@ -137,15 +137,25 @@ class TopicAdmin:
         partitions = self._partitions()
         if missing := sorted(set(topics) - set(partitions)):
             raise UsageError(f"no such topic on {self._bootstrap}: {', '.join(missing)}; run `leadstream topics apply`")
-        asked = {
-            TopicPartition(topic, partition): OffsetSpec.latest()  # type: ignore[no-untyped-call]  # the library annotates only its class
-            for topic in topics
-            for partition in range(partitions[topic])
-        }
-        if not asked:
-            return {}
-        answers = self._client.list_offsets(asked, request_timeout=self._timeout_s)
-        return {(at.topic, at.partition): self._result(future).offset for at, future in answers.items()}
+        # Not `AdminClient.list_offsets`: librdkafka 2.16 aborts the process where a partition has no leader.
+        asker = Consumer({"log_level": 0, **self._options, "group.id": "leadstream-asker"})
+        try:
+            return {
+                (topic, partition): self._end(asker, topic, partition)
+                for topic in topics
+                for partition in range(partitions[topic])
+            }
+        finally:
+            asker.close()
+
+    def _end(self, asker: Consumer, topic: str, partition: int) -> int:
+        try:
+            _, end = asker.get_watermark_offsets(TopicPartition(topic, partition), timeout=self._timeout_s)
+        except KafkaException as failure:
+            raise self._explained(failure) from failure
+        if end < 0:
+            raise TransientError(f"{topic}/{partition} has no leader yet: is every broker running?")
+        return end
 
     def _partitions(self) -> dict[str, int]:
         """Return topic -> partition count; asks for all topics, since asking for one may create it on some brokers."""
