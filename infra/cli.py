@@ -12,7 +12,16 @@ import sys
 import click
 import typer
 
-from infra.commands import administration, auditing, booking, demonstrating, operating, probing, running
+from infra.commands import (
+    administration,
+    auditing,
+    booking,
+    dead_letters,
+    demonstrating,
+    operating,
+    probing,
+    running,
+)
 from infra.commands.common import err
 from schemas.errors import ContractError, DomainFault, IntegrityError, LeadstreamError, TransientError, UsageError
 
@@ -40,6 +49,7 @@ for command in (
 for group in ("agency", "user", "publisher"):
     app.add_typer(getattr(administration, group), name=group)
 app.add_typer(auditing.audit, name="audit")
+app.add_typer(dead_letters.dead_letters, name="dead-letters")
 for group in ("topics", "config", "assets"):
     app.add_typer(getattr(operating, group), name=group)
 
