@@ -79,6 +79,16 @@ class FaissGallery:
                 persons=len(self._captures_of_person),
             )
 
+    @property
+    def templates(self) -> int:
+        """How many templates can be found."""
+        return len(self._rows)
+
+    @property
+    def persons(self) -> int:
+        """How many persons can be found."""
+        return len(self._captures_of_person)
+
     def _best_captures(self, template: npt.NDArray[np.float32], length: int) -> list[ScoredCapture]:
         """Return the best captures, enough of them that no other capture can belong into the list."""
         probe = np.ascontiguousarray(template, dtype=np.float32)

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import Any, cast
 
-import click
 import typer
+from typer.exceptions import TyperException
 
 from infra.commands import (
     administration,
@@ -18,6 +19,7 @@ from infra.commands import (
     booking,
     dead_letters,
     demonstrating,
+    observing,
     operating,
     probing,
     running,
@@ -41,6 +43,7 @@ for command in (
     running.up,
     running.worker,
     running.sink,
+    observing.status,
     booking.book,
     probing.probe,
     demonstrating.demo,
@@ -63,13 +66,12 @@ def run(arguments: list[str]) -> int:
     """Run one command line; return its exit code."""
     try:
         result = app(arguments, standalone_mode=False)
-    except click.exceptions.Abort:
+    except (typer.Abort, KeyboardInterrupt):
         return INTERRUPTED
-    except click.ClickException as error:
-        error.show()
+    except TyperException as error:
+        # Wrong words on the command line; typer knows how to show them, with the command's usage.
+        cast("Any", error).show()
         return USAGE
-    except KeyboardInterrupt:
-        return INTERRUPTED
     except LeadstreamError as error:
         if os.environ.get("LEADSTREAM_DEBUG") == "1":
             raise

@@ -101,7 +101,7 @@ class LocalSystem:
         keep_small(console)
         self._folder.withdraw(name)
         child = ChildProcess(
-            [sys.executable, "-m", "infra.cli", *arguments, "--data", str(self._folder.root)],
+            [sys.executable, "-m", "infra.cli", *arguments, "--data", str(self._folder.root), "--metrics-port", "0"],
             folder=Path.cwd(),
             console=console,
         )
@@ -118,11 +118,16 @@ class LocalSystem:
         child = self.children[name]
         while not child.wait(POLL_S):
             facts = self._folder.announced(name)
-            if facts is not None and facts["pid"] == child.pid:
+            if facts is not None and facts["pid"] == child.pid and facts["ready"]:
                 return
             if time.monotonic() > deadline:
                 raise TransientError(f"{name} was not ready in {START_LIMIT_S:g} s; {self._last_words(name)}")
         raise TransientError(f"{name} ended with exit code {child.poll()}; {self._last_words(name)}")
+
+    def metrics_ports(self) -> dict[str, int]:
+        """Return role -> port of its metrics page on this machine."""
+        announced = {name: self._folder.announced(name) or {} for name in self.children}
+        return {name: int(facts["metrics_port"]) for name, facts in announced.items() if "metrics_port" in facts}
 
     def wait(self, timeout_s: float) -> None:
         """Wait, and see that every process is still there.

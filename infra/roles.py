@@ -6,21 +6,28 @@ import asyncio
 import os
 import signal
 import threading
-from contextlib import closing
+import time
+from contextlib import ExitStack, closing, contextmanager
 from typing import TYPE_CHECKING
 
 import structlog
 
+from connectors.metrics import SinkMetrics, WorkerMetrics
 from infra import logs, wiring
 from infra.data_folder import DataFolder
+from infra.observation import FROZEN_AFTER_S, Health, Lookout, OperatorPort, Pulse
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from connectors.metrics import RoleMetrics
     from infra.settings import Settings
-    from streams.sink import Sink
+    from streams.sink import Sink, SinkProgress
 
 DEFAULT_WORKER = "worker-1"
 SINK = "sink"
 POLL_S = 0.05
+BEAT_EVERY_S = 1.0
 
 log = structlog.get_logger()
 
@@ -32,24 +39,45 @@ def run_worker(settings: Settings, name: str) -> None:
         LeadstreamError: why it stopped by itself.
     """
     logs.configure(settings.log_level, name)
-    folder = DataFolder(settings.data)
-    folder.withdraw(name)
+    metrics, pulse = WorkerMetrics(name), Pulse()
+    serves = threading.Event()
+    lookout: Lookout | None = None
 
-    def ready() -> None:
-        folder.announce(name, {"pid": os.getpid()})
-        log.info("ready")
+    def health() -> Health:
+        away = lookout is not None and lookout.newest is None
+        why = (
+            "catching up, or waiting for partitions" if not serves.is_set() else "Kafka does not answer" if away else ""
+        )
+        return Health(role=name, live=pulse.is_fresh, ready=not why, why=why)
 
-    async def main() -> None:
+    async def main(announce: Callable[[], None], stack: ExitStack) -> None:
+        nonlocal lookout
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
-        await wiring.worker(settings, name).run(stop, ready)
+        worker = wiring.worker(settings, name, metrics)
+        if settings.metrics_port is not None:
+            lookout = stack.enter_context(Lookout(wiring.look_at_progress(settings, worker)))
+            metrics.watch_lag(lambda: lookout.newest if lookout else None)
 
-    try:
-        asyncio.run(main())
-    finally:
-        folder.withdraw(name)
-        log.info("stopped")
+        def ready() -> None:
+            serves.set()
+            announce()
+
+        beating = asyncio.create_task(_beat(pulse))
+        try:
+            await worker.run(stop, ready)
+        finally:
+            beating.cancel()
+
+    with _observed(settings, name, metrics, health) as announce, ExitStack() as stack:
+        asyncio.run(main(announce, stack))
+
+
+async def _beat(pulse: Pulse) -> None:
+    while True:
+        pulse.beat()
+        await asyncio.sleep(BEAT_EVERY_S)
 
 
 def run_sink(settings: Settings) -> None:
@@ -59,25 +87,59 @@ def run_sink(settings: Settings) -> None:
         LeadstreamError: why it stopped by itself.
     """
     logs.configure(settings.log_level, SINK)
-    folder = DataFolder(settings.data)
-    folder.withdraw(SINK)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    try:
-        with closing(wiring.audit_store(settings)) as trail:
-            sink = wiring.sink(settings, trail)
-            threading.Thread(target=_announce_when_reading, args=(sink, folder, stop), daemon=True).start()
+    sink: Sink | None = None
+
+    def progress() -> SinkProgress | None:
+        return sink.progress if sink else None
+
+    def health() -> Health:
+        seen = progress()
+        live = seen is None or time.monotonic() - seen.turned_at < FROZEN_AFTER_S
+        why = "not reading yet" if seen is None or seen.lag_records is None else seen.waiting_for
+        return Health(role=SINK, live=live, ready=not why, why=why)
+
+    metrics = SinkMetrics(
+        SINK,
+        rows=lambda: seen.rows if (seen := progress()) else 0,
+        lag_records=lambda: seen.lag_records if (seen := progress()) else None,
+        is_waiting=lambda: bool(seen.waiting_for) if (seen := progress()) else False,
+    )
+    with _observed(settings, SINK, metrics, health) as announce, closing(wiring.audit_store(settings)) as trail:
+        sink = wiring.sink(settings, trail)
+        threading.Thread(target=_announce_when_reading, args=(sink, announce, stop), daemon=True).start()
+        try:
             sink.run(stop)
-    finally:
-        stop.set()
-        folder.withdraw(SINK)
-        log.info("stopped")
+        finally:
+            stop.set()
 
 
-def _announce_when_reading(sink: Sink, folder: DataFolder, stop: threading.Event) -> None:
+def _announce_when_reading(sink: Sink, announce: Callable[[], None], stop: threading.Event) -> None:
     while sink.progress.lag_records is None:
         if stop.wait(POLL_S):
             return
-    folder.announce(SINK, {"pid": os.getpid()})
-    log.info("ready")
+    announce()
+
+
+@contextmanager
+def _observed(
+    settings: Settings, name: str, metrics: RoleMetrics, health: Callable[[], Health]
+) -> Iterator[Callable[[], None]]:
+    """Say that a role is there and open its operator's port, if it is to have one; yield what says that it is ready."""
+    folder = DataFolder(settings.data)
+    facts: dict[str, str | int] = {"pid": os.getpid()}
+    metrics.watch_ready(lambda: health().ready)
+    with ExitStack() as stack:
+        stack.callback(log.info, "stopped")
+        stack.callback(folder.withdraw, name)
+        if settings.metrics_port is not None:
+            facts["metrics_port"] = stack.enter_context(OperatorPort(settings.metrics_port, metrics, health)).port
+        folder.announce(name, {**facts, "ready": False})
+
+        def announce() -> None:
+            folder.announce(name, {**facts, "ready": True})
+            log.info("ready", **facts)
+
+        yield announce

@@ -41,8 +41,15 @@ class Settings(BaseSettings):
     ] = None
     kafka_port: Annotated[
         int | None,
+        Field(description="Port of the broker that `leadstream up` starts; empty: a free one.", gt=0),
+    ] = None
+    metrics_port: Annotated[
+        int | None,
         Field(
-            description="Port of the broker that `leadstream up` starts; empty: a free one.", gt=0
+            description="Port on 127.0.0.1 of a role's /metrics, /healthz and /readyz; 0: a free one, written to "
+            "run/<role>.json; empty: none. `leadstream up` takes a free one for each role.",
+            ge=0,
+            le=65535,
         ),
     ] = None
     object_store: Annotated[

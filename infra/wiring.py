@@ -13,6 +13,7 @@ from connectors.audit_store import AuditStore, open_store
 from connectors.clickhouse_client import ClickHouseServer
 from connectors.face_extractor import FaceExtractor
 from connectors.faiss_gallery import FaissGallery
+from connectors.group_progress import GroupProgress, Progress, lag_by_topic
 from connectors.kafka_log import KafkaLog
 from connectors.key_custody import FileMasterKey
 from connectors.log_reader import LogReader
@@ -25,14 +26,16 @@ from processors.policy import parse_policy
 from schemas.codec import decode_for
 from schemas.errors import ContractError, IntegrityError, UsageError
 from schemas.topics import ACCESS
+from streams.replica import FOLLOWED
 from streams.sink import Sink
-from streams.worker import Worker, WorkerParts, WorkerSettings
+from streams.worker import CONSUMED, GROUP, Worker, WorkerParts, WorkerSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from importlib.resources.abc import Traversable
     from pathlib import Path
 
+    from connectors.metrics import WorkerMetrics
     from infra.settings import Settings
     from processors.model_card import ModelCard
     from processors.policy import Policy
@@ -105,13 +108,15 @@ def directory(settings: Settings) -> Directory:
     return Directory(DataFolder(settings.data).root_public_key(settings.administrator_key))
 
 
-def worker(settings: Settings, name: str) -> Worker:
+def worker(settings: Settings, name: str, metrics: WorkerMetrics) -> Worker:
     """Join a worker."""
     faces = extractor(settings)
     config = kafka_config(settings)
     folder = DataFolder(settings.data).worker(name)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     dimension = faces.card.recogniser.dimension
+    gallery = FaissGallery(dimension=dimension, model_digest=model_digest(faces.card))
+    metrics.watch_gallery(templates=lambda: gallery.templates, persons=lambda: gallery.persons)
     return Worker(
         WorkerSettings(
             name=name,
@@ -123,7 +128,7 @@ def worker(settings: Settings, name: str) -> Worker:
         ),
         WorkerParts(
             kafka=KafkaLog(config),
-            gallery=FaissGallery(dimension=dimension, model_digest=model_digest(faces.card)),
+            gallery=gallery,
             directory=directory(settings),
             dimension=dimension,
             policy=policy(settings),
@@ -132,8 +137,23 @@ def worker(settings: Settings, name: str) -> Worker:
             objects=object_store(settings),
             clock=now,
             threshold_of=lambda templates: threshold(faces.card, templates),
+            telemetry=metrics,
         ),
     )
+
+
+def look_at_progress(settings: Settings, of: Worker) -> Callable[[], Progress]:
+    """Return what asks Kafka how far the group of workers and this worker's replica are."""
+    config = kafka_config(settings)
+    log, group = KafkaLog(config), GroupProgress(config, GROUP)
+
+    def look() -> Progress:
+        # Asked before the ends: a lag may be a little too large, and is never too small.
+        committed, applied = group.committed(CONSUMED), dict(of.replica.applied)
+        ends = log.end_offsets({*CONSUMED, *FOLLOWED})
+        return Progress(group_lag=lag_by_topic(ends, committed), replica_lag=lag_by_topic(ends, applied))
+
+    return look
 
 
 def audit_place(settings: Settings) -> Path | ClickHouseServer:

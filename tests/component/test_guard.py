@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
+from dataclasses import replace
+from datetime import timedelta
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +15,9 @@ import structlog
 from builders import JAIL, NOW, booking_recorded, signed
 
 from connectors.key_custody import FileMasterKey
+from connectors.metrics import WorkerMetrics
 from connectors.object_store import ObjectStore
+from processors.dead_letters import headers_to_replay
 from schemas.codec import decode, encode
 from schemas.errors import ContractError, DomainFault, IntegrityError, TransientError
 from schemas.events import DeadLetter, Header, OriginalRecord
@@ -328,3 +332,33 @@ def test_waiting_for_the_world_can_be_cancelled(bench: Bench, monkeypatch: pytes
         return task.cancelled()
 
     assert asyncio.run(cancel_while_waiting())
+
+
+def test_an_operator_is_told_of_waiting_of_its_end_and_of_each_dead_letter(bench: Bench) -> None:
+    metrics = WorkerMetrics("worker-1")
+    bench.guard._telemetry = metrics
+    seen: list[bytes] = []
+
+    async def handle(_: LogRecord) -> None:
+        seen.append(metrics.page())
+        if len(seen) == 1:
+            raise TransientError("Kafka is away.")
+        raise ContractError(QUOTED)
+
+    assert bench.run(handle)
+    assert b'leadstream_waiting{stage="bookings"} 1.0' in seen[1]
+    assert b'leadstream_waiting{stage="bookings"} 0.0' in metrics.page()
+    assert b'leadstream_dead_letters_total{code="CONTRACT",stage="bookings"} 1.0' in metrics.page()
+    assert QUOTED.encode() not in metrics.page()
+
+
+def test_a_record_that_was_replayed_and_dies_again_says_how_often_and_since_when(bench: Bench) -> None:
+    bench.run(raising(ContractError("Not Avro.")))
+    first = bench.dead_letter()
+    bench.published.clear()
+    assert (first.replay_count, first.first_seen_at) == (0, NOW)
+    headers = headers_to_replay(replace(first, first_seen_at=NOW - timedelta(days=3)), RECORD.headers)
+    bench.run(raising(ContractError("Not Avro.")), replace(RECORD, offset=99, headers=headers))
+    again = bench.dead_letter()
+    assert (again.replay_count, again.first_seen_at) == (1, NOW - timedelta(days=3))
+    assert again.event_id != first.event_id
