@@ -3,8 +3,6 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-# Long runs leave their dated results here.
-MEASUREMENTS := docs/measurements
 
 .PHONY: help install demo test test-kafka test-long check format lock clean
 

@@ -86,9 +86,10 @@ class Follower(faust.Service):
                     continue
                 await self._hand_over(records)
         finally:
+            # Not awaited, because a second cancellation would leave it open; it takes no longer than a read.
             if tail is not None:
-                await loop.run_in_executor(self._thread, tail.close)
-            self._thread.shutdown(wait=False)
+                self._thread.submit(tail.close)
+            self._thread.shutdown(wait=True)
 
     async def _hand_over(self, records: Sequence[LogRecord]) -> None:
         batches: dict[str, list[LogRecord]] = {}

@@ -31,6 +31,7 @@ Data = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
 
 PIPED_WIDTH_CHARACTERS = 120
+WRAPPED_CHARACTERS = 40
 
 out = Console(width=None if sys.stdout.isatty() else PIPED_WIDTH_CHARACTERS)
 err = Console(stderr=True)
@@ -47,13 +48,14 @@ def print_json(document: Any) -> None:
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
-    """Return a table; numbers are set right, and only the last column wraps."""
+    """Return a table; numbers are set right, and only the last column and long texts wrap."""
     made = Table(title=title, title_justify="left", header_style="bold")
     listed = [tuple(row) for row in rows]
     for index, column in enumerate(columns):
         numeric = bool(listed) and all(isinstance(row[index], (int, float)) for row in listed)
-        last = index == len(columns) - 1
-        made.add_column(column, justify="right" if numeric else "left", no_wrap=not last, overflow="fold")
+        wide = max((len(str(row[index])) for row in listed), default=0) > WRAPPED_CHARACTERS
+        wraps = wide or index == len(columns) - 1
+        made.add_column(column, justify="right" if numeric else "left", no_wrap=not wraps, overflow="fold")
     for row in listed:
         made.add_row(*("" if cell is None else str(cell) for cell in row))
     return made
