@@ -37,7 +37,7 @@ class RoleMetrics:
         self._ready = Gauge("leadstream_ready", "1 while the role serves.", ["role"], registry=self.registry).labels(
             role
         )
-        ProcessCollector(namespace="leadstream", registry=self.registry)
+        ProcessCollector(registry=self.registry)
 
     def watch_ready(self, is_ready: Callable[[], bool]) -> None:
         """Ask whether the role serves whenever somebody looks."""

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 dead_letters = typer.Typer(help="Records that could not be processed.", no_args_is_help=True)
 NOT_ALL_REPLAYED = 1
 UUID_CHARS = 36
+SHOWN_ID_CHARS = 13
 
 
 @dead_letters.command("list")
@@ -52,10 +53,9 @@ def list_dead_letters(
         return
     rows = [
         (
-            str(case.letter.event_id),
+            str(case.letter.event_id)[:SHOWN_ID_CHARS],
             case.state.value,
             case.letter.code,
-            case.letter.stage,
             str(case.letter.source),
             _age(case, now),
             case.letter.value_size_bytes,
@@ -64,7 +64,7 @@ def list_dead_letters(
         )
         for case in shown
     ]
-    columns = ("id", "state", "code", "stage", "source", "age", "bytes", "replays", "reason")
+    columns = ("id begins", "state", "code", "source", "age", "bytes", "replays", "reason")
     if rows:
         out.print(table("Dead letters", columns, rows))
         out.print(table("Open", ("code", "count"), counts.most_common()))
