@@ -137,7 +137,7 @@ def locked_folder(pid_file: Path, *, timeout_s: float) -> Iterator[int]:
                 if time.monotonic() > deadline:
                     owner = os.pread(descriptor, 20, 0).decode(errors="replace").strip() or "unknown"
                     raise UsageError(
-                        f"another process ({owner}) uses {pid_file.parent}: stop it, or name another folder",
+                        f"process {owner} uses {pid_file.parent} already: stop it, or name another folder",
                     ) from None
                 time.sleep(0.05)
         yield descriptor
