@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
-from connectors.log_reader import LogReader
+from connectors.log_reader import EVERY_RECORD, LogReader
 from schemas.codec import decode_for
 from schemas.errors import ContractError, IntegrityError, TransientError
 from schemas.events import CandidateListIssued, ProbeRefused
@@ -38,7 +38,7 @@ class KafkaLog:
         self._config = dict(config)
         # Not the admin client's question for many partitions at once, though it is ten times faster: librdkafka 2.16
         # aborts the process where a partition has no leader, as after a restart of the broker.
-        self._asker = Consumer({"log_level": 0, **self._config, "group.id": "leadstream-asker"})
+        self._asker = Consumer({"log_level": 0, **self._config, **EVERY_RECORD, "group.id": "leadstream-asker"})
 
     def end_offsets(self, topics: Collection[str]) -> dict[tuple[str, int], int]:
         """Return the next offset to be written of every partition of some topics.
@@ -119,7 +119,7 @@ class KafkaLog:
             time.sleep(SETTLE_POLL_S)
 
     def read(self, topic: str, partition: int, start: int, stop: int) -> Iterator[LogRecord]:
-        """Yield the records of [start, stop); offsets may have holes where a topic is compacted.
+        """Yield the records of [start, stop); offsets have holes where a topic is compacted or a transaction ended.
 
         Raises:
             TransientError: Kafka does not deliver.
@@ -136,6 +136,7 @@ class KafkaLog:
                     position = record.offset + 1
                     if record.offset < stop:
                         yield record
+                position = max(position, tail.passed().get((topic, partition), 0))
                 if records:
                     deadline = time.monotonic() + REQUEST_TIMEOUT_S
         finally:

@@ -1,7 +1,9 @@
 """Kafka read by hand: no group, no commit, partitions from chosen offsets, and nothing skipped.
 
 It differs from a plain consumer in what it refuses: an offset that Kafka no longer has is an IntegrityError, where a
-consumer would quietly start elsewhere. The sink and every worker's follower read by it. `read_everything` is the
+consumer would quietly start elsewhere. And it reads what somebody wrote in a transaction whatever became of it, as the
+workers do: nothing may be decided that is not audited, and nobody may stop a reader by a transaction left open (G12).
+The sink and every worker's follower read by it. `read_everything` is the
 auditors' independent second look (G2): a plain consumer that shares nothing with them but the client library.
 """
 
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 
 
 ASK_TIMEOUT_S = 10.0
+EVERY_RECORD = {"isolation.level": "read_uncommitted"}
+"""What a client needs to see records of open and aborted transactions, and partition ends behind them."""
 READ_RECORDS = 2000
 
 _LOST = frozenset({KafkaError.OFFSET_OUT_OF_RANGE, KafkaError._AUTO_OFFSET_RESET})  # noqa: SLF001 - librdkafka's name for it
@@ -67,6 +71,9 @@ class LogReader:
         self._consumer = Consumer(
             {
                 **config,
+                **EVERY_RECORD,
+                # The end is said in offsets, which also count what is no record.
+                "enable.partition.eof": True,
                 # The client wants a group id even when it never joins one.
                 "group.id": "leadstream-reader",
                 # What goes wrong is told by exceptions; the client would also print it.
@@ -80,6 +87,7 @@ class LogReader:
             },
         )
         self._reading: list[tuple[str, int]] = []
+        self._passed: dict[tuple[str, int], int] = {}
 
     def bounds(self, topics: Collection[str]) -> dict[tuple[str, int], Bounds]:
         """Return what Kafka holds of every partition that it has of some topics.
@@ -95,6 +103,7 @@ class LogReader:
     def start(self, offsets: Mapping[tuple[str, int], int]) -> None:
         """Read these partitions from these offsets on."""
         self._reading = list(offsets)
+        self._passed = {}
         self._consumer.assign(
             [TopicPartition(topic, partition, offset) for (topic, partition), offset in offsets.items()],
         )
@@ -115,6 +124,8 @@ class LogReader:
             error = message.error()
             if error is None:
                 records.append(as_record(message))
+            elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - librdkafka's name for it
+                self._passed[str(message.topic()), int(message.partition() or 0)] = int(message.offset() or 0)
             elif error.code() in _LOST:
                 raise IntegrityError(
                     f"Kafka no longer has the next record of {message.topic()}/{message.partition()} "
@@ -126,6 +137,13 @@ class LogReader:
         if away is not None and not records:
             raise TransientError(f"Kafka: {away.str()}")
         return records
+
+    def passed(self) -> dict[tuple[str, int], int]:
+        """Return the ends that were reached: every record before these offsets was handed out by `read`.
+
+        An end may lie behind the last record: Kafka ends a transaction by a mark that has an offset and is no record.
+        """
+        return dict(self._passed)
 
     def ends(self) -> dict[tuple[str, int], int]:
         """Return the ends of the partitions being read, as last heard from Kafka; does not ask."""
@@ -148,7 +166,7 @@ def read_everything(config: Mapping[str, Any], topics: Collection[str]) -> Itera
         TransientError: Kafka does not answer, or a topic is not there.
     """
     plain = {"group.id": "leadstream-recount", "enable.auto.commit": False, "enable.partition.eof": True}
-    consumer = Consumer({**config, **plain})
+    consumer = Consumer({**config, **plain, **EVERY_RECORD})
     try:
         ends = {place: held.high for place, held in _ask_bounds(consumer, topics).items()}
         consumer.assign([TopicPartition(topic, partition, OFFSET_BEGINNING) for topic, partition in ends])

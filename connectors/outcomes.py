@@ -17,7 +17,7 @@ import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from connectors.kafka_log import KafkaLog
-from connectors.log_reader import as_record
+from connectors.log_reader import EVERY_RECORD, as_record
 from schemas.codec import NO_REGISTRY, decode_for
 from schemas.errors import ContractError, IntegrityError, TransientError, UsageError
 
@@ -147,6 +147,8 @@ class OutcomeConsumer(Generic[E]):
             {
                 "max.poll.interval.ms": _MAX_HANDLING_S * 1000,
                 **config,
+                # The first outcome in the topic is the outcome, for everybody (G1).
+                **EVERY_RECORD,
                 # The client wants a group id even when it never joins one.
                 "group.id": group or "leadstream-outcomes",
                 "enable.auto.commit": False,
@@ -357,6 +359,8 @@ def read_range(kafka: KafkaLog, topic: str, partition: int, stop: int) -> Iterat
                 if record.offset + 1 >= stop:
                     return
                 patience_ends = time.monotonic() + _READ_BACK_PATIENCE_S
+            if tail.passed().get((topic, partition), 0) >= stop:
+                return
             if time.monotonic() > patience_ends:
                 raise TransientError(f"Kafka does not deliver {topic}/{partition} up to {stop}.")
 

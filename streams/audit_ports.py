@@ -40,6 +40,10 @@ class AuditLog(Protocol):
         """
         ...
 
+    def passed(self) -> Mapping[TopicPartition, int]:
+        """Return the ends that were reached; every record before them was handed out. Does not ask."""
+        ...
+
     def ends(self) -> Mapping[TopicPartition, int]:
         """Return the ends of the partitions being read, as last heard from Kafka; does not ask."""
         ...

@@ -85,6 +85,8 @@ class Follower(faust.Service):
                     await self.sleep(RETRY_S)
                     continue
                 await self._hand_over(records)
+                if not self.should_stop:  # or else what was read last may not have been taken
+                    await self._replica.pass_over(tail.passed())
         finally:
             # Not awaited, because a second cancellation would leave it open; it takes no longer than a read.
             if tail is not None:

@@ -107,6 +107,10 @@ class LogTail(Protocol):
         """Return the next records, or none when nothing came in time."""
         ...
 
+    def passed(self) -> Mapping[TopicPartition, int]:
+        """Return the ends that were reached; every record before them was handed out. Does not block."""
+        ...
+
     def close(self) -> None:
         """Let go of the connection."""
         ...

@@ -125,6 +125,23 @@ class Replica:
                 self.access_refusals[record.offset] = outcome
         await self._advance(ACCESS, {record.partition: record.offset + 1 for record in records})
 
+    async def pass_over(self, ends: Mapping[TopicPartition, int]) -> None:
+        """Count as applied what is no record: the end of a transaction has an offset, which nothing would ever reach.
+
+        Args:
+            ends: offsets, every record before which has been applied.
+        """
+        for topic in FOLLOWED:
+            ahead = {
+                partition: end
+                for (name, partition), end in ends.items()
+                if name == topic and end > self.applied[name, partition]
+            }
+            if ahead and topic == GALLERY:
+                await asyncio.to_thread(self.gallery.apply, (), ahead)
+            if ahead:
+                await self._advance(topic, ahead)
+
     def forget_access_refusals(self, before: int) -> None:
         """Let go of what has been reported: the agent `access` works through its topic in order."""
         for offset in [offset for offset in self.access_refusals if offset < before]:

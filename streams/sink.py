@@ -138,6 +138,7 @@ class Sink:
         wait_s = max(0.0, self._batch.due_at - self._monotonic()) if self._batch.count else FLUSH_AFTER_S
         for record in self._log_reader.read(wait_s):
             self._take(record)
+        self._note_what_is_no_record()
         # Kept for whoever asks from another thread: the Kafka client lets only one thread in at a time.
         self._ends = {**self._ends, **self._log_reader.ends()}
 
@@ -174,6 +175,13 @@ class Sink:
                 return  # Told to stop while ClickHouse is away; the rows are in Kafka, and the trail knows what it has.
             self._appended[topic, partition] = rows[-1].offset + 1
             self._rows += len(rows)
+        self._note_what_is_no_record()
+
+    def _note_what_is_no_record(self) -> None:
+        """Where nothing waits to be appended, count the end of a transaction as done: an offset without a record."""
+        for place, offset in self._log_reader.passed().items():
+            if place not in self._batch.rows:
+                self._appended[place] = max(self._appended[place], offset)
 
     def _patiently(self, attempt: Callable[[], None], stop: Event) -> bool:
         """Try until it works; False when told to stop while the world is away. One try is made in any case."""

@@ -313,8 +313,10 @@ def test_a_topic_that_ends_before_what_was_applied_stops_the_worker(bench: Bench
 class BrokenTail:
     """Gives the records from where it was opened on; at one offset, once, it takes a record and then fails."""
 
-    def __init__(self, records: list[LogRecord], start: int, fails_at: list[int]) -> None:
+    def __init__(self, records: list[LogRecord], start: int, fails_at: list[int], marks: int = 0) -> None:
         self._records, self._position, self._fails_at = records, start, fails_at
+        self.marks = marks
+        """Offsets behind the records that hold none, as at the end of a transaction."""
         self.is_closed = False
 
     def read(self, _: float) -> list[LogRecord]:
@@ -326,6 +328,9 @@ class BrokenTail:
         found = self._records[self._position : self._position + 1]
         self._position += len(found)
         return found
+
+    def passed(self) -> dict[tuple[str, int], int]:
+        return {(GALLERY, 0): len(self._records) + self.marks} if self._position >= len(self._records) else {}
 
     def close(self) -> None:
         self.is_closed = True
@@ -367,6 +372,26 @@ def test_what_a_failing_reader_had_taken_is_read_again(bench: Bench, monkeypatch
     assert bench.searchable() == {"B-2": 1}
     assert len(opened) == 4
     assert all(one.is_closed for one in opened)
+
+
+def test_the_barrier_is_passed_though_the_topic_ends_with_something_that_is_no_record(bench: Bench) -> None:
+    """G12: one transaction of anybody's would otherwise stop every search until the next record."""
+    log = [gallery_record(0, 10, 0)]
+    bench.log.ends[GALLERY, 0] = 2
+    bench.log.tail = lambda start: BrokenTail(log, start[GALLERY, 0], [], marks=1)  # type: ignore[method-assign]
+
+    async def follow() -> bool:
+        channels: Any = {GALLERY: ApplyingChannel(bench.replica)}
+        service = follower.Follower(bench.log, bench.replica, channels)
+        await service.start()
+        passed = await bench.replica.read_barrier(30)
+        await service.stop()
+        return passed
+
+    assert asyncio.run(follow())
+    assert bench.replica.watermark(GALLERY)[0] == 2
+    assert bench.gallery.search(FACES[0], 2).watermark == {0: 2}
+    assert bench.searchable() == {"B-1": 0}
 
 
 class ScriptedConsumer:

@@ -22,6 +22,7 @@ from uuid import uuid4
 import builders
 import fastavro
 import pytest
+from confluent_kafka import Producer
 from conftest import INVESTIGATOR, JAIL, LIMIT_S, ORI, REQUEST, Bureau, new_bureau, until
 
 from connectors.bookings import Photo
@@ -58,6 +59,8 @@ from schemas.topics import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
     from uuid import UUID
+
+    from confluent_kafka import KafkaError, Message
 
     from infra.brokers import Kind
     from schemas.events import Event
@@ -407,6 +410,26 @@ def send(bureau: Bureau, records: Sequence[Hostile]) -> list[Place]:
     return [(topic, partition, offset) for topic, partition, offset in json.loads(sent.stdout)]
 
 
+def end_transactions_everywhere(bureau: Bureau) -> list[Place]:
+    """Let every topic end with the mark of a committed and of an aborted transaction; return what was in them."""
+    places: list[Place] = []
+
+    def delivered(error: KafkaError | None, message: Message) -> None:
+        assert error is None
+        places.append((str(message.topic()), int(message.partition() or 0), int(message.offset() or 0)))
+
+    producer = Producer({**bureau.config, "transactional.id": "mallory"})
+    producer.init_transactions(LIMIT_S)
+    for end in (producer.commit_transaction, producer.abort_transaction):
+        producer.begin_transaction()
+        for topic in TOPICS:
+            key = b"k" if topic == GALLERY else None  # which a compacted topic must have
+            producer.produce(topic, b"v", key, 0, on_delivery=delivered)
+        assert producer.flush(LIMIT_S) == 0
+        end(LIMIT_S)
+    return places
+
+
 def numbers_by_partition(prefix: str) -> dict[int, str]:
     """Return a booking number for every partition."""
     found: dict[int, str] = {}
@@ -468,6 +491,7 @@ class Aftermath:
     """What is known once everything has been dealt with."""
 
     places: dict[str, Place]
+    in_transactions: list[Place]
     answers: dict[Place, Answers]
     records: set[Place]
     """In the audit trail."""
@@ -479,11 +503,12 @@ def aftermath(system: tuple[Bureau, LocalSystem], photos: dict[str, bytes]) -> A
     bureau, running = system
     by = signers(bureau)
     places = dict(zip(RECORDS, send(bureau, [make(by) for make in RECORDS.values()]), strict=True))
+    in_transactions = end_transactions_everywhere(bureau)
     everywhere = range(TOPICS[BOOKING_EVENTS].partitions)
     process_good_ones(bureau, "GOOD", photos, everywhere, everywhere)
     running.wait(0)
     records = {(topic, partition, offset) for topic, partition, offset, _ in bureau.audited()}
-    return Aftermath(places, answers_in_the_audit(bureau), records)
+    return Aftermath(places, in_transactions, answers_in_the_audit(bureau), records)
 
 
 @pytest.mark.parametrize("name", RECORDS)
@@ -492,6 +517,14 @@ def test_a_hostile_record_gets_its_answer_and_is_audited(name: str, aftermath: A
     place = aftermath.places[name]
     assert sorted(aftermath.answers.get(place, [])) == sorted(RECORDS[name](signers(bureau)).answers)
     assert place in aftermath.records
+
+
+def test_what_stood_in_a_transaction_is_audited_and_answered_whatever_became_of_it(aftermath: Aftermath) -> None:
+    """G2, G12: workers decide it, so it is evidence; and its end mark, the last in the topic, stopped no search."""
+    assert len(aftermath.in_transactions) == 2 * len(TOPICS)
+    for place in aftermath.in_transactions:
+        assert place in aftermath.records
+        assert aftermath.answers.get(place, []) == (MISPLACED if place[0] in FROM_OUTSIDE else [])
 
 
 @pytest.mark.usefixtures("aftermath")
@@ -544,6 +577,7 @@ def test_a_probe_by_an_unknown_user_is_refused(bureau: Bureau, photos: dict[str,
         assert found == [("nobody", code)]
 
 
+@pytest.mark.usefixtures("aftermath")
 def test_the_same_bytes_delivered_again_change_no_count(bureau: Bureau, photos: dict[str, bytes]) -> None:
     """G1, G11: a booking and a probe, byte for byte, signature and all."""
     log = KafkaLog(bureau.config)

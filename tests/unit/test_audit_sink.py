@@ -25,12 +25,12 @@ PLACE = (GALLERY, 0)
 class ScriptedLog:
     """Records of one partition; says stop when all were read."""
 
-    def __init__(self, values: Sequence[bytes], stop: Event, *, away: int = 0, first: int = 0) -> None:
+    def __init__(self, values: Sequence[bytes], stop: Event, *, away: int = 0, first: int = 0, marks: int = 0) -> None:
         self.records = [
             LogRecord(topic=GALLERY, partition=0, offset=first + n, timestamp_ms=n, key=None, value=value)
             for n, value in enumerate(values)
         ]
-        self.high = first + len(values)
+        self.high = first + len(values) + marks
         self.stop = stop
         self.away = away
 
@@ -50,6 +50,9 @@ class ScriptedLog:
         if not self.records:
             self.stop.set()
         return found
+
+    def passed(self) -> Mapping[tuple[str, int], int]:
+        return {} if self.records else {PLACE: self.high}
 
     def ends(self) -> Mapping[tuple[str, int], int]:
         return {PLACE: self.high}
@@ -87,6 +90,12 @@ def offsets(trail: MemoryTrail) -> list[int]:
 
 def tip(offset: int, value: bytes) -> dict[tuple[str, int], Tip]:
     return {PLACE: Tip(offset=offset, wire_sha256=sha256(value).hexdigest())}
+
+
+def test_the_end_of_a_transaction_is_no_record_that_is_missing() -> None:
+    stop = Event()
+    sink = run(ScriptedLog([b"a", b"b"], stop, marks=1), MemoryTrail(), stop)
+    assert (sink.progress.rows, sink.progress.lag_records) == (2, 0)
 
 
 def test_what_was_read_before_a_stop_is_appended() -> None:
