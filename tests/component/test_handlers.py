@@ -161,7 +161,7 @@ class Bench:
             objects=self.objects,
             publish=self._publish,
             clock=lambda: self.now,
-            barrier_limit_s=0.05,
+            barrier_limit_s=2.0,
             threshold_of=lambda templates: templates / 1000,
         )
         self.bookings = Bookings(self.context)
