@@ -6,8 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient
+from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from schemas.errors import TransientError
 from schemas.topics import TOPICS
@@ -35,8 +34,9 @@ class GroupProgress:
     """
 
     def __init__(self, config: Mapping[str, str | int | bool], group: str) -> None:
-        self._group = group
-        self._asker = AdminClient({"log_level": 0, **config})
+        # A consumer that never subscribes, and so never joins. Not the admin client: librdkafka 2.16 aborts the process
+        # in it while a broker is away, and a worker must outlive its broker.
+        self._asker = Consumer({"log_level": 0, **config, "group.id": group, "enable.auto.commit": False})
 
     def committed(self, topics: Collection[str]) -> dict[tuple[str, int], int]:
         """Return the next offset to work on of every partition; 0 where nothing was ever committed.
@@ -46,10 +46,7 @@ class GroupProgress:
         """
         partitions = [TopicPartition(topic, number) for topic in topics for number in range(TOPICS[topic].partitions)]
         try:
-            answers = self._asker.list_consumer_group_offsets(
-                [ConsumerGroupTopicPartitions(self._group, partitions)], request_timeout=REQUEST_TIMEOUT_S
-            )
-            found = answers[self._group].result().topic_partitions
+            found = self._asker.committed(partitions, timeout=REQUEST_TIMEOUT_S)
         except KafkaException as error:
             raise TransientError(f"Kafka does not say what was committed: {error.args[0].str()}") from None
         return {(at.topic, at.partition): max(at.offset, 0) for at in found}

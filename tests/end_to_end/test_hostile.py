@@ -22,8 +22,8 @@ from uuid import uuid4
 import builders
 import fastavro
 import pytest
+from bureaus import INVESTIGATOR, JAIL, LIMIT_S, ORI, REQUEST, Bureau, new_bureau, until
 from confluent_kafka import Producer
-from conftest import INVESTIGATOR, JAIL, LIMIT_S, ORI, REQUEST, Bureau, new_bureau, until
 
 from connectors.bookings import Photo
 from connectors.kafka_log import KafkaLog

@@ -17,7 +17,7 @@ import builders
 import cv2
 import numpy as np
 import pytest
-from conftest import INVESTIGATOR, JAIL, LIMIT_S, ORI, REQUEST, Bureau, until
+from bureaus import INVESTIGATOR, JAIL, LIMIT_S, ORI, REQUEST, Bureau, until
 from PIL import Image, ImageOps
 
 from connectors.bookings import Published

@@ -7,9 +7,9 @@ from collections import defaultdict
 from typing import TYPE_CHECKING
 
 import pytest
+from bureaus import INVESTIGATOR, LIMIT_S, ORI, REQUEST, Bureau, new_bureau, until
 from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
 from confluent_kafka.admin import AdminClient
-from conftest import INVESTIGATOR, LIMIT_S, ORI, REQUEST, Bureau, new_bureau, until
 
 from connectors.bookings import Photo
 from connectors.kafka_log import KafkaLog

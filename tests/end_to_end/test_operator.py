@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
 
 import pytest
+from bureaus import INVESTIGATOR, LIMIT_S, ORI, REQUEST, Bureau, new_bureau, until
 from confluent_kafka import Producer
-from conftest import INVESTIGATOR, LIMIT_S, ORI, REQUEST, Bureau, new_bureau, until
 from prometheus_client.parser import text_string_to_metric_families
 
 from connectors.bookings import Photo

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from conftest import LIMIT_S, ORI, REQUEST, Bureau, new_bureau
+from bureaus import LIMIT_S, ORI, REQUEST, Bureau, new_bureau
 
 from connectors.bookings import Photo
 from infra import wiring

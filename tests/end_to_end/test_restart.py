@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import pytest
-from conftest import LIMIT_S, REQUEST, Bureau, new_bureau
+from bureaus import LIMIT_S, REQUEST, Bureau, new_bureau
 
 from connectors.bookings import Photo
 from infra import wiring

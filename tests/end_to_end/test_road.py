@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import pytest
+from bureaus import INVESTIGATOR, LIMIT_S, ORI, REQUEST, until
 from confluent_kafka import Producer
-from conftest import INVESTIGATOR, LIMIT_S, ORI, REQUEST, until
 
 from connectors.bookings import Fingerprint, Photo
 from connectors.kafka_log import KafkaLog
@@ -23,7 +23,7 @@ from schemas.topics import BOOKING_EVENTS, BOOKING_OUTCOMES, DEAD_LETTERS, GALLE
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from conftest import Bureau
+    from bureaus import Bureau
 
     from connectors.bookings import Published
     from connectors.probes import ProbeClient

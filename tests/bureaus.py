@@ -1,0 +1,145 @@
+"""A bureau for end-to-end tests: an agency, a jail and a trained investigator, and what they and an auditor do."""
+
+from __future__ import annotations
+
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from connectors.access import AccessAdministration
+from connectors.bookings import BookingPublisher
+from connectors.key_custody import FileMasterKey
+from connectors.log_reader import read_everything
+from connectors.object_store import ObjectStore
+from connectors.probes import ProbeClient
+from connectors.publishing import SignedPublisher
+from connectors.signing_keys import SigningKey
+from infra import wiring
+from infra.data_folder import DataFolder, initialise
+from infra.settings import Settings, load_settings
+from processors.access import ROOT_ADMINISTRATOR
+from schemas.topics import TOPICS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+
+ORI = "CA0190000"
+JAIL, INVESTIGATOR = "jail-1", "j.doe"
+LIMIT_S = 60.0
+REQUEST: dict[str, Any] = {
+    "reason_code": "FELONY_INVESTIGATION",
+    "reason_text": "Robbery of a shop; a witness took the photo.",
+    "case_number": "26-04711",
+    "legal_basis": "CRIMINAL_INVESTIGATION",
+    "source_type": "WITNESS_PHOTO",
+}
+
+
+def until(found: Callable[[], Any], what: str, limit_s: float = LIMIT_S) -> Any:
+    """Ask until the answer is true; a test waits for a system, never for a time."""
+    deadline = time.monotonic() + limit_s
+    while time.monotonic() < deadline:
+        if answer := found():
+            return answer
+        time.sleep(0.05)
+    pytest.fail(f"not within {limit_s:g} s: {what}")
+
+
+@dataclass(frozen=True, slots=True)
+class Bureau:
+    """One bureau with an agency, a jail and a trained investigator, on a running system."""
+
+    settings: Settings
+
+    @property
+    def folder(self) -> DataFolder:
+        return DataFolder(self.settings.data)
+
+    @property
+    def config(self) -> wiring.KafkaConfig:
+        return wiring.kafka_config(self.settings)
+
+    @contextmanager
+    def administration(self) -> Iterator[AccessAdministration]:
+        key = SigningKey.load(self.folder.user_key(ROOT_ADMINISTRATOR))
+        with SignedPublisher(self.config, key) as publisher:
+            yield AccessAdministration(publisher, f"user:{ROOT_ADMINISTRATOR}")
+
+    @contextmanager
+    def jail(self) -> Iterator[BookingPublisher]:
+        with SignedPublisher(self.config, SigningKey.load(self.folder.publisher_key(JAIL))) as publisher:
+            yield BookingPublisher(publisher, wiring.object_store(self.settings), JAIL, ORI)
+
+    @contextmanager
+    def investigator(self, key: SigningKey | None = None) -> Iterator[ProbeClient]:
+        key = key or SigningKey.load(self.folder.user_key(INVESTIGATOR))
+        with SignedPublisher(self.config, key) as publisher:
+            yield ProbeClient(publisher, wiring.object_store(self.settings), INVESTIGATOR, ORI)
+
+    def found(self) -> None:
+        """Register everybody; what a new bureau does on its first day."""
+        jail = SigningKey.create(self.folder.publisher_key(JAIL))
+        person = SigningKey.create(self.folder.user_key(INVESTIGATOR))
+        at = wiring.now()
+        with self.administration() as acts:
+            acts.register_agency(ori=ORI, name="County Sheriff")
+            acts.register_publisher(
+                publisher_id=JAIL,
+                ori=ORI,
+                public_key=jail.public_key,
+                may_publish=("BookingRecorded", "RecordOrderReceived"),
+            )
+            acts.register_user(
+                user_id=INVESTIGATOR,
+                display_name="J. Doe",
+                ori=ORI,
+                roles=("SUBMITTER",),
+                public_key=person.public_key,
+            )
+            acts.record_training(
+                user_id=INVESTIGATOR,
+                course="FACE-101",
+                course_version="1",
+                material_sha256="0" * 64,
+                approved_by=ROOT_ADMINISTRATOR,
+                completed_at=at - timedelta(days=1),
+                expires_at=at + timedelta(days=1),
+            )
+            acts.grant(user_id=INVESTIGATOR, reason="trained")
+        with SignedPublisher(self.config, person) as publisher:
+            AccessAdministration(publisher, f"user:{INVESTIGATOR}").record_agreement(
+                user_id=INVESTIGATOR,
+                agreement="BUREAU_POLICY",
+                agreement_version="2026.1",
+                document_sha256="0" * 64,
+            )
+
+    def audit(self, sql: str, **parameters: object) -> list[tuple[Any, ...]]:
+        with wiring.audit_reader(self.settings) as reader:
+            return reader.query(sql, parameters)[1]
+
+    def audited(self) -> list[tuple[str, int, int, str]]:
+        """Return what an independent consumer reads, once the audit trail has as many rows (G2)."""
+        kafka = sorted(read_everything(self.config, TOPICS))
+
+        def rows() -> list[tuple[str, int, int, str]]:
+            with wiring.audit_reader(self.settings) as reader:
+                found = reader.wire_digests()
+            return sorted(found) if len(found) >= len(kafka) else []
+
+        assert until(rows, "the audit trail has every record") == kafka
+        return kafka
+
+
+def new_bureau(data: Path) -> Bureau:
+    settings = load_settings(data)
+    folder = DataFolder(data)
+    initialise(folder)
+    ObjectStore(folder.objects, FileMasterKey.load(folder.master_key))
+    return Bureau(settings)
