@@ -1,4 +1,4 @@
-"""What end-to-end tests share: a running bureau, with broker, sink and worker as processes, on real models and photos."""
+"""What end-to-end tests share: a running bureau: broker, sink and worker as processes, on real models and photos."""
 
 from __future__ import annotations
 
