@@ -18,10 +18,11 @@ from connectors.clock import now
 from connectors.kafka_log import KafkaLog
 from connectors.object_store import MAX_NAME_BYTES, MAX_OBJECT_BYTES, format_reference
 from connectors.outcomes import OutcomeConsumer, OutcomeKind, ends_of, first_outcomes, reader_of
+from processors.enrolment import MAX_BOOKING_NUMBER_CHARACTERS
 from schemas.codec import NO_REGISTRY, encode
 from schemas.errors import TransientError, UsageError
 from schemas.events import BookingProcessed, BookingRecorded, Capture, CaptureKind, OrderKind, Pose, RecordOrderReceived
-from schemas.keys import booking_key
+from schemas.keys import booking_key, booking_scope
 from schemas.positions import NAMESPACE, SourcePosition
 from schemas.topics import BOOKING_OUTCOMES
 
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from schemas.avro_schemas import SchemaVersion
 
 BOOKING_CAPTURE = "BOOKING_CAPTURE"
-MAX_BOOKING_NUMBER_CHARS = 64
 
 _ORI = re.compile(r"[A-Z0-9]{9}", re.ASCII)
 _NO_ID = UUID(int=0)
@@ -306,12 +306,13 @@ class BookingPublisher:
         )
 
     def _scope(self, booking_number: str) -> str:
-        allowed = 0 < len(booking_number) <= MAX_BOOKING_NUMBER_CHARS and booking_number.isprintable()
+        allowed = 0 < len(booking_number) <= MAX_BOOKING_NUMBER_CHARACTERS and booking_number.isprintable()
         if not allowed or booking_number != booking_number.strip():
             raise UsageError(
-                f"A booking number has 1 to {MAX_BOOKING_NUMBER_CHARS} printable characters, no space at either end.",
+                f"A booking number has 1 to {MAX_BOOKING_NUMBER_CHARACTERS} printable characters, "
+                "no space at either end.",
             )
-        scope = f"booking/{booking_key(self._ori, booking_number)}"
+        scope = booking_scope(self._ori, booking_number)
         if len(scope.encode()) > MAX_NAME_BYTES:
             raise UsageError("The booking number is too long in UTF-8; use fewer characters outside ASCII.")
         return scope

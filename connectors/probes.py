@@ -19,7 +19,7 @@ from connectors.outcomes import OutcomeConsumer, OutcomeKind, ends_of, first_out
 from schemas.codec import NO_REGISTRY
 from schemas.errors import ContractError, TransientError, UsageError
 from schemas.events import CandidateListIssued, ProbeRefused, ProbeSubmitted
-from schemas.keys import partition_of
+from schemas.keys import partition_of, probe_scope
 from schemas.positions import SourcePosition, derived_id
 from schemas.topics import PROBE_OUTCOMES
 
@@ -141,7 +141,7 @@ class ProbeClient:
         digest = sha256(image).hexdigest()
         original = original_sha256 or (edits[0].before_sha256 if edits else digest)
         try:
-            stored = self._objects.put(f"probe/{probe_id}", "image", image)
+            stored = self._objects.put(probe_scope(probe_id), "image", image)
             request = ProbeSubmitted(
                 event_id=derived_id(probe_id, "submitted"),
                 occurred_at=self._clock(),
