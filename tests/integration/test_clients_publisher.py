@@ -133,7 +133,7 @@ def test_a_publisher_outlives_its_broker(tmp_path: Path, key: SigningKey) -> Non
     with make_broker("embedded", tmp_path) as broker:
         TopicAdmin(broker.bootstrap).apply(TOPICS.values())
         with SignedPublisher({"bootstrap.servers": broker.bootstrap}, key, timeout_s=1) as publisher:
-            before = publisher.publish(order("B-4"))
+            before = publish_patiently(publisher)
             broker.stop()
             with pytest.raises(TransientError, match="send it again"):
                 publisher.publish(order("B-4"))
@@ -143,11 +143,12 @@ def test_a_publisher_outlives_its_broker(tmp_path: Path, key: SigningKey) -> Non
             assert all(isinstance(future.exception(0), TransientError) for future in lost)
             publisher.flush()
             broker.start()
-            after = publish_again(publisher)
+            after = publish_patiently(publisher)
             assert after.offset > before.offset
 
 
-def publish_again(publisher: SignedPublisher) -> SourcePosition:
+def publish_patiently(publisher: SignedPublisher) -> SourcePosition:
+    """Send until it is acknowledged: a second is little for a first connection on a busy machine."""
     for _ in range(10):
         try:
             return publisher.publish(order("B-4"))
