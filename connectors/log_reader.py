@@ -9,10 +9,12 @@ auditors' independent second look (G2): a plain consumer that shares nothing wit
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, cast
 
+import structlog
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
 
 from processors.audit import Bounds
@@ -25,10 +27,14 @@ if TYPE_CHECKING:
     from confluent_kafka import Message
 
 
+log = structlog.get_logger()
+
 ASK_TIMEOUT_S = 10.0
 EVERY_RECORD = {"isolation.level": "read_uncommitted"}
 """What a client needs to see records of open and aborted transactions, and partition ends behind them."""
 READ_RECORDS = 2000
+SILENCE_S = 5.0
+"""After so long without a record Kafka is asked whether it is there: one that is gone is as silent as an idle one."""
 
 _LOST = frozenset({KafkaError.OFFSET_OUT_OF_RANGE, KafkaError._AUTO_OFFSET_RESET})  # noqa: SLF001 - librdkafka's name for it
 
@@ -65,9 +71,10 @@ class LogReader:
 
     Args:
         config: settings of the Kafka client, at least `bootstrap.servers`.
+        group: under which `tell` commits; none is ever joined.
     """
 
-    def __init__(self, config: Mapping[str, Any]) -> None:
+    def __init__(self, config: Mapping[str, Any], *, group: str = "leadstream-reader") -> None:
         self._consumer = Consumer(
             {
                 **config,
@@ -75,7 +82,7 @@ class LogReader:
                 # The end is said in offsets, which also count what is no record.
                 "enable.partition.eof": True,
                 # The client wants a group id even when it never joins one.
-                "group.id": "leadstream-reader",
+                "group.id": group,
                 # What goes wrong is told by exceptions; the client would also print it.
                 "log_level": 0,
                 "enable.auto.commit": False,
@@ -88,6 +95,7 @@ class LogReader:
         )
         self._reading: list[tuple[str, int]] = []
         self._passed: dict[tuple[str, int], int] = {}
+        self._heard_at = time.monotonic()
 
     def bounds(self, topics: Collection[str]) -> dict[tuple[str, int], Bounds]:
         """Return what Kafka holds of every partition that it has of some topics.
@@ -118,7 +126,9 @@ class LogReader:
         # `consume` waits for a full batch; so wait for one, then take what is already here.
         first = self._consumer.poll(timeout_s)
         if first is None:
+            self._ask_after_silence()
             return []
+        self._heard_at = time.monotonic()
         records, away = [], None
         for message in (first, *self._consumer.consume(READ_RECORDS - 1, 0)):
             error = message.error()
@@ -138,12 +148,29 @@ class LogReader:
             raise TransientError(f"Kafka: {away.str()}")
         return records
 
+    def _ask_after_silence(self) -> None:
+        if time.monotonic() - self._heard_at < SILENCE_S:
+            return
+        try:
+            self._consumer.list_topics(timeout=SILENCE_S)
+        except KafkaException as error:
+            raise TransientError(f"Kafka does not answer: {error.args[0].str()}") from None
+        self._heard_at = time.monotonic()
+
     def passed(self) -> dict[tuple[str, int], int]:
         """Return the ends that were reached: every record before these offsets was handed out by `read`.
 
         An end may lie behind the last record: Kafka ends a transaction by a mark that has an offset and is no record.
         """
         return dict(self._passed)
+
+    def tell(self, appended: Mapping[tuple[str, int], int]) -> None:
+        """Commit these offsets under the group; never waits, and what is lost is told better the next time."""
+        places = [TopicPartition(topic, partition, offset) for (topic, partition), offset in appended.items()]
+        try:
+            self._consumer.commit(offsets=places, asynchronous=True)
+        except KafkaException as error:
+            log.debug("audit progress not told", reason=error.args[0].str())
 
     def ends(self) -> dict[tuple[str, int], int]:
         """Return the ends of the partitions being read, as last heard from Kafka; does not ask."""

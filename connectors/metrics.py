@@ -8,6 +8,7 @@ Source: Prometheus naming (base units, `_total`, `_seconds`).
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
@@ -82,6 +83,12 @@ class WorkerMetrics(RoleMetrics):
         self._barrier_missed = Counter(
             "leadstream_barrier_missed", "Read barriers that were not reached within the limit.", registry=registry
         )
+        self._audit_behind = Gauge(
+            "leadstream_audit_behind_seconds",
+            "How far the audit trail is behind, at most; past the policy's limit the worker refuses probes.",
+            registry=registry,
+        )
+        self._audit_behind.set(math.inf)
         self._applied = Gauge(
             "leadstream_applied_offset",
             "Watermark of the replica: the next offset to apply.",
@@ -113,6 +120,10 @@ class WorkerMetrics(RoleMetrics):
         """Note the watermark of the replica."""
         for partition, offset in ends.items():
             self._applied.labels(topic, str(partition)).set(offset)
+
+    def audit_behind(self, behind_s: float) -> None:
+        """Note how far the audit trail is behind, at most."""
+        self._audit_behind.set(behind_s)
 
     def watch_gallery(self, templates: Callable[[], int], persons: Callable[[], int]) -> None:
         """Ask for the size of the gallery whenever somebody looks."""

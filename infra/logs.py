@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import logging
 import sys
+import time
+from collections import Counter
 
 import structlog
 
+REPEAT_AFTER_S = 30.0
+REMEMBERED_LINES = 1000
 QUIET = ("faust", "mode", "aiokafka", "kafka")
 """Libraries whose own lines matter only from warning on."""
 
@@ -37,10 +41,37 @@ def configure(level: str, role: str) -> None:
         ),
     )
     root = logging.getLogger()
+    handler.addFilter(OncePeriod())
     root.handlers = [handler]
     root.setLevel(level.upper())
     for name in QUIET:
         logging.getLogger(name).setLevel(logging.WARNING)
+
+
+class OncePeriod(logging.Filter):
+    """Lets each line of a library through once a period, with how often it came meanwhile.
+
+    A Kafka client that finds no broker says so a hundred times a second; two hours of that would fill the disk.
+    """
+
+    def __init__(self, period_s: float = REPEAT_AFTER_S) -> None:
+        super().__init__()
+        self._period_s = period_s
+        self._let_through: dict[tuple[str, str], float] = {}
+        self._held_back: Counter[tuple[str, str]] = Counter()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Tell whether to write a line; lines are alike when their text before any values is."""
+        line, now = (record.name, str(record.msg)), time.monotonic()
+        if now - self._let_through.get(line, -self._period_s) < self._period_s:
+            self._held_back[line] += 1
+            return False
+        if len(self._let_through) >= REMEMBERED_LINES:
+            self._let_through.clear()
+        self._let_through[line] = now
+        if more := self._held_back.pop(line, 0):
+            record.msg, record.args = f"{record.getMessage()} (and {more} times more before)", None
+        return True
 
 
 def _without_trace(

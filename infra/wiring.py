@@ -25,13 +25,14 @@ from processors.model_card import model_digest, published_threshold
 from processors.policy import parse_policy
 from schemas.codec import decode_for
 from schemas.errors import ContractError, IntegrityError, UsageError
-from schemas.topics import ACCESS
+from schemas.topics import ACCESS, TOPICS
 from streams.replica import FOLLOWED
+from streams.sink import GROUP as AUDIT_GROUP
 from streams.sink import Sink
 from streams.worker import CONSUMED, GROUP, Worker, WorkerParts, WorkerSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from importlib.resources.abc import Traversable
     from pathlib import Path
 
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from processors.refusals import Refusal
     from schemas.positions import SourcePosition
     from schemas.records import LogRecord
+    from streams.ports import AuditProgress, TopicPartition
 
 KafkaConfig = dict[str, str | int | bool]
 
@@ -136,10 +138,23 @@ def worker(settings: Settings, name: str, metrics: WorkerMetrics) -> Worker:
             attempts=AttemptCounter(folder / "attempts"),
             objects=object_store(settings),
             clock=now,
+            audit=look_at_audit(settings),
             threshold_of=lambda templates: threshold(faces.card, templates),
             telemetry=metrics,
         ),
     )
+
+
+def look_at_audit(settings: Settings) -> AuditProgress:
+    """Return what asks Kafka how far the sink says it is, and then where the topics end."""
+    config = kafka_config(settings)
+    log, group = KafkaLog(config), GroupProgress(config, AUDIT_GROUP)
+
+    def look() -> tuple[Mapping[TopicPartition, int], Mapping[TopicPartition, int]]:
+        audited = group.committed(TOPICS)
+        return audited, log.end_offsets(TOPICS)
+
+    return look
 
 
 def look_at_progress(settings: Settings, of: Worker) -> Callable[[], Progress]:
@@ -173,7 +188,7 @@ def audit_reader(settings: Settings) -> AuditReader:
 
 def sink(settings: Settings, trail: AuditStore) -> Sink:
     """Join a sink."""
-    return Sink(log_reader=LogReader(kafka_config(settings)), trail=trail)
+    return Sink(log_reader=LogReader(kafka_config(settings), group=AUDIT_GROUP), trail=trail)
 
 
 def access_refusal(settings: Settings, position: SourcePosition) -> Refusal | None:

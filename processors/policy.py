@@ -41,6 +41,8 @@ class Policy:
     minimum_reason_text_characters: int
     minimum_candidates: int
     maximum_candidates: int
+    maximum_audit_lag_s: int
+    """How far the audit trail may be behind before searches stop."""
 
 
 def parse_policy(document: Mapping[str, Any]) -> Policy:
@@ -50,7 +52,7 @@ def parse_policy(document: Mapping[str, Any]) -> Policy:
         ContractError: a key is missing, unknown or of the wrong kind.
     """
     expected = {
-        "": {"version", "users", "probes", "enrolment"},
+        "": {"version", "users", "probes", "enrolment", "audit"},
         "users": {"roles", "courses", "agreements"},
         "probes": {
             "reasons",
@@ -62,6 +64,7 @@ def parse_policy(document: Mapping[str, Any]) -> Policy:
             "maximum_candidates",
         },
         "enrolment": {"sources"},
+        "audit": {"maximum_lag_s"},
     }
     for table, keys in expected.items():
         found = document.get(table) if table else document
@@ -81,6 +84,7 @@ def parse_policy(document: Mapping[str, Any]) -> Policy:
         minimum_reason_text_characters=_count(probes["minimum_reason_text_characters"]),
         minimum_candidates=_count(probes["minimum_candidates"]),
         maximum_candidates=_count(probes["maximum_candidates"]),
+        maximum_audit_lag_s=_count(document["audit"]["maximum_lag_s"]),
     )
     if policy.sources & set(policy.prohibited_sources):
         raise ContractError("Policy: a source type is both allowed and prohibited.")
@@ -148,6 +152,15 @@ def refusal_of_request(request: ProbeSubmitted, policy: Policy) -> Refusal | Non
         _refusal_of_length(request.requested_candidates, policy),
     )
     return next((refusal for refusal in checks if refusal), None)
+
+
+def refusal_of_late_audit(policy: Policy) -> Refusal:
+    """Return why no search is made while the audit trail is further behind than the policy allows."""
+    return Refusal(
+        code=RefusalCode.AUDIT_BEHIND,
+        message=f"The audit trail is more than {policy.maximum_audit_lag_s} s behind, and what is not audited is not "
+        "searched. Tell the operator, and send the request again when the trail has caught up.",
+    )
 
 
 def _refusal_of_standing(user: User) -> Refusal | None:

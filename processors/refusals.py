@@ -72,6 +72,7 @@ class RefusalCode(StrEnum):
 
     # The system.
     REPLICA_BEHIND = "REPLICA_BEHIND"
+    AUDIT_BEHIND = "AUDIT_BEHIND"
     PROCESSING_FAILED = "PROCESSING_FAILED"
 
 

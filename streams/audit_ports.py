@@ -44,6 +44,10 @@ class AuditLog(Protocol):
         """Return the ends that were reached; every record before them was handed out. Does not ask."""
         ...
 
+    def tell(self, appended: Mapping[TopicPartition, int]) -> None:
+        """Tell whoever asks that the records before these offsets are in the trail; never waits and never raises."""
+        ...
+
     def ends(self) -> Mapping[TopicPartition, int]:
         """Return the ends of the partitions being read, as last heard from Kafka; does not ask."""
         ...

@@ -37,6 +37,8 @@ class Context:
     clock: Clock
     barrier_limit_s: float
     """How long to wait at the read barrier before the replica counts as behind."""
+    is_audited_within: Callable[[float], Awaitable[bool]]
+    """Seconds -> whether everything older than that is known to be in the audit trail."""
     threshold_of: Callable[[int], float]
     """Gallery size in templates -> the pack's published cosine threshold."""
     telemetry: Telemetry = NO_TELEMETRY

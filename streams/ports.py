@@ -136,6 +136,14 @@ class Log(Protocol):
         ...
 
 
+class AuditProgress(Protocol):
+    """Asks how far the audit trail is."""
+
+    def __call__(self) -> tuple[Mapping[TopicPartition, int], Mapping[TopicPartition, int]]:
+        """Return by partition the next offset that the trail needs, and then, asked later, where Kafka ends."""
+        ...
+
+
 class Telemetry(Protocol):
     """What an operator measures: counts, ages and offsets, never an id, a value or a text of a record (G10).
 
@@ -169,6 +177,10 @@ class Telemetry(Protocol):
         """Note the next offset to apply to the replica, by partition."""
         ...
 
+    def audit_behind(self, behind_s: float) -> None:
+        """Note how far the audit trail is behind, at most; infinite while that is not known."""
+        ...
+
 
 class _NoTelemetry:
     """Measures nothing."""
@@ -186,6 +198,9 @@ class _NoTelemetry:
         """Ignore it."""
 
     def applied(self, topic: str, ends: Mapping[int, int]) -> None:
+        """Ignore it."""
+
+    def audit_behind(self, behind_s: float) -> None:
         """Ignore it."""
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, cast
 import structlog
 
 from processors import enrolment, searching
-from processors.policy import refusal_of_search
+from processors.policy import refusal_of_late_audit, refusal_of_search
 from processors.refusals import Refusal, RefusalCode
 from schemas.codec import decode_for
 from schemas.errors import ContractError
@@ -93,6 +93,9 @@ class Probes:
             self._context.policy,
             self._context.clock(),
         )
+        policy = self._context.policy
+        if refusal is None and not await self._context.is_audited_within(policy.maximum_audit_lag_s):
+            refusal = refusal_of_late_audit(policy)
         if refusal is not None:
             return self._refuse(request, record, refusal)
         access_watermark = self._context.replica.watermark(ACCESS)

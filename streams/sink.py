@@ -7,6 +7,7 @@ ClickHouse are away it waits in place. One thread, no consumer group; who may wr
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass, field
 from functools import partial
@@ -28,11 +29,16 @@ if TYPE_CHECKING:
     from schemas.records import LogRecord
     from streams.audit_ports import AuditLog, AuditTrail, TopicPartition
 
+GROUP = "leadstream-audit"
+"""Under which the sink tells its progress. It joins no group and resumes from the trail, never from here."""
 FLUSH_AFTER_S = 0.5
 FLUSH_ROWS = 10_000
 FLUSH_PAYLOAD_CHARS = 32_000_000
 RETRY_AFTER_S = 0.5
 WARN_EVERY_S = 30.0
+TELL_EVERY_S = 1.0
+TELL_AGAIN_S = 60.0
+"""Said again though nothing happened: brokers forget what a group committed that is silent for long."""
 
 log = structlog.get_logger()
 
@@ -95,6 +101,8 @@ class Sink:
         self._waiting_for = ""
         self._turned_at = monotonic()
         self._warned_at: float | None = None
+        self._told: dict[TopicPartition, int] = {}
+        self._told_at = -math.inf
 
     @property
     def progress(self) -> SinkProgress:
@@ -119,6 +127,7 @@ class Sink:
             self._patiently(self._read, stop)
             if self._batch.count and (self._is_full() or self._monotonic() >= self._batch.due_at):
                 self._append_all(stop)
+            self._tell()
         self._append_all(stop)
 
     def _find_start(self) -> None:
@@ -163,6 +172,13 @@ class Sink:
                 f"Kafka has another record at {row.topic}/{row.partition}/{row.offset} than the audit trail: "
                 "it was changed or replaced. Do not go on before you know which is right.",
             )
+
+    def _tell(self) -> None:
+        """Let the workers know how far the trail is; they stop searching when it falls behind."""
+        since = self._monotonic() - self._told_at
+        if since >= (TELL_EVERY_S if self._told != self._appended else TELL_AGAIN_S):
+            self._log_reader.tell(self._appended)
+            self._told, self._told_at = dict(self._appended), self._monotonic()
 
     def _is_full(self) -> bool:
         return self._batch.count >= FLUSH_ROWS or self._batch.payload_chars >= FLUSH_PAYLOAD_CHARS

@@ -26,6 +26,7 @@ from schemas.keys import key_of, partition_of
 from schemas.records import LogRecord
 from schemas.topics import ACCESS, BOOKING_EVENTS, GALLERY, PROBE_REQUESTS, TOPICS
 from streams import unreadable_headers
+from streams.audit_watch import AuditWatch
 from streams.bookings import Bookings
 from streams.context import Context
 from streams.follower import Follower, SteadyChannel
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
     from processors.access import Directory
     from processors.policy import Policy
     from schemas.events import Event
-    from streams.ports import Attempts, Clock, Extractor, Gallery, Log, Objects, Telemetry
+    from streams.ports import Attempts, AuditProgress, Clock, Extractor, Gallery, Log, Objects, Telemetry
 
 GROUP = "leadstream-worker"
 CONSUMED = (BOOKING_EVENTS, PROBE_REQUESTS, ACCESS)
@@ -83,6 +84,7 @@ class WorkerParts:
     attempts: Attempts
     objects: Objects
     clock: Clock
+    audit: AuditProgress
     threshold_of: Callable[[int], float]
     """Gallery size -> the pack's published cosine threshold."""
     telemetry: Telemetry = NO_TELEMETRY
@@ -107,6 +109,7 @@ class Worker:
             dimension=parts.dimension,
             telemetry=parts.telemetry,
         )
+        self._audit = AuditWatch(parts.audit, settle_s=settings.barrier_limit_s, telemetry=parts.telemetry)
         self._pool = ThreadPoolExecutor(settings.extraction_threads, thread_name_prefix="extraction")
         self._topics: dict[str, Any] = {}
         self._caught_up = asyncio.Event()
@@ -123,6 +126,7 @@ class Worker:
             publish=self._publish,
             clock=parts.clock,
             barrier_limit_s=settings.barrier_limit_s,
+            is_audited_within=self._audit.is_within,
             threshold_of=parts.threshold_of,
             telemetry=parts.telemetry,
         )
@@ -139,6 +143,7 @@ class Worker:
         self.app.finalize()
         await self.app.start()
         await self.app.add_runtime_dependency(self._follower)
+        await self.app.add_runtime_dependency(self._audit)
         stopping = asyncio.create_task(stop.wait())
         crashed = asyncio.create_task(self.app.wait_until_stopped())
         ready = asyncio.create_task(self._become_ready(on_ready))
@@ -340,6 +345,8 @@ def _make_app(settings: WorkerSettings) -> faust.App:
         store="memory://",
         processing_guarantee="at_least_once",
         producer_acks=-1,
+        # Faust's twenty minutes would hide a broker that is away: past this the guard says so, and sends again.
+        producer_request_timeout=30.0,
         broker_commit_interval=1.0,
         broker_heartbeat_interval=1.0,
         broker_session_timeout=10.0,

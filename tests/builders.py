@@ -65,6 +65,7 @@ POLICY = Policy(
     minimum_reason_text_characters=10,
     minimum_candidates=2,
     maximum_candidates=50,
+    maximum_audit_lag_s=60,
 )
 
 

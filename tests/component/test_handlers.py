@@ -151,6 +151,7 @@ class Bench:
         self.fails_to_publish: list[type[Event]] = []
         self.now: datetime = NOW
         self.offset = 0
+        self.audited_within_s = 1.0
         self.pool = ThreadPoolExecutor(2)
         self.context = Context(
             replica=self.replica,
@@ -162,6 +163,7 @@ class Bench:
             publish=self._publish,
             clock=lambda: self.now,
             barrier_limit_s=2.0,
+            is_audited_within=self._is_audited_within,
             threshold_of=lambda templates: templates / 1000,
         )
         self.bookings = Bookings(self.context)
@@ -177,6 +179,9 @@ class Bench:
         self._loop.run_until_complete(self._loop.shutdown_default_executor())
         self._loop.close()
         self.pool.shutdown()
+
+    async def _is_audited_within(self, limit_s: float) -> bool:
+        return self.audited_within_s <= limit_s
 
     async def _publish(self, event: Event) -> None:
         if type(event) in self.fails_to_publish:
@@ -755,7 +760,8 @@ def test_a_worker_that_can_never_be_ready_stops_and_says_why() -> None:
         raise IntegrityError("Kafka lost records.")
 
     worker: Any = object.__new__(Worker)
-    worker.app, worker._follower, worker._pool, worker._catch_up = IdleApp(), None, ThreadPoolExecutor(1), shortened
+    worker.app, worker._follower, worker._audit = IdleApp(), None, None
+    worker._pool, worker._catch_up = ThreadPoolExecutor(1), shortened
     with pytest.raises(IntegrityError, match="lost records"):
         asyncio.run(asyncio.wait_for(worker.run(asyncio.Event(), lambda: None), timeout=30))
 
@@ -824,6 +830,17 @@ def test_a_replica_that_is_behind_answers_nothing_from_an_old_state(bench: Bench
     bench.log.hidden = 1
     assert bench.refused(bench.request(0)) == "REPLICA_BEHIND"
     assert bench.extractor.photos == [b"face 0"]
+
+
+def test_while_the_audit_trail_is_behind_no_search_is_made_and_bookings_go_on(bench: Bench) -> None:
+    bench.audited_within_s = POLICY.maximum_audit_lag_s + 1.0
+    assert answer_of(bench.book("B-1", bench.capture(0, "a"))).outcome is BookingOutcome.ENROLLED
+    assert bench.refused(bench.request(0, "late")) == "AUDIT_BEHIND"
+    assert bench.refused(bench.request(0, "nobody", user_id="nobody", actor="user:nobody")) != "AUDIT_BEHIND"
+    assert bench.extractor.photos == [b"face 0"], "no probe was looked at"
+    bench.audited_within_s = float(POLICY.maximum_audit_lag_s)
+    (issued,) = bench.ask(bench.request(0, "in time"))
+    assert isinstance(issued, CandidateListIssued)
 
 
 def test_refusals_come_in_order_and_before_the_image_is_touched(bench: Bench) -> None:

@@ -33,6 +33,7 @@ class ScriptedLog:
         self.high = first + len(values) + marks
         self.stop = stop
         self.away = away
+        self.told: list[Mapping[tuple[str, int], int]] = []
 
     def bounds(self, topics: Collection[str]) -> Mapping[tuple[str, int], Bounds]:
         assert set(topics) == {GALLERY}
@@ -53,6 +54,9 @@ class ScriptedLog:
 
     def passed(self) -> Mapping[tuple[str, int], int]:
         return {} if self.records else {PLACE: self.high}
+
+    def tell(self, appended: Mapping[tuple[str, int], int]) -> None:
+        self.told.append(dict(appended))
 
     def ends(self) -> Mapping[tuple[str, int], int]:
         return {PLACE: self.high}
@@ -165,3 +169,36 @@ def test_a_kafka_that_ends_before_the_trail_stops_the_sink() -> None:
     stop = Event()
     with pytest.raises(IntegrityError, match="Kafka ends at 1"):
         run(ScriptedLog([b"a"], stop), MemoryTrail(tip(4, b"e")), stop)
+
+
+def test_its_progress_is_told_only_for_what_is_in_the_trail(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Searches stop when the trail falls behind, so it must not be said to be further than it is."""
+    monkeypatch.setattr(sink_module, "RETRY_AFTER_S", 0)
+    monkeypatch.setattr(sink_module, "FLUSH_ROWS", 2)
+    monkeypatch.setattr(sink_module, "TELL_EVERY_S", 0)
+
+    class WatchedTrail(MemoryTrail):
+        def append(self, topic: str, partition: int, rows: Sequence[AuditRow]) -> None:
+            assert all(told[PLACE] <= len(self.rows) for told in log_reader.told)
+            super().append(topic, partition, rows)
+
+    stop, trail = Event(), WatchedTrail(away=3)
+    log_reader = ScriptedLog([b"a", b"b", b"c", b"d"], stop)
+    run(log_reader, trail, stop)
+    assert [told[PLACE] for told in log_reader.told] == [2, 4]
+
+
+def test_its_progress_is_told_again_though_nothing_happens() -> None:
+    # A broker forgets what a silent group committed, and searches would stop in a quiet week.
+    class IdleLog(ScriptedLog):
+        def read(self, timeout_s: float) -> Sequence[LogRecord]:
+            assert timeout_s == sink_module.FLUSH_AFTER_S
+            if len(self.told) == 3:
+                self.stop.set()
+            return []
+
+    clock = iter(range(0, 10_000, 25))
+    stop, trail = Event(), MemoryTrail(tip(0, b"a"))
+    log_reader = IdleLog([b"a"], stop)
+    Sink(log_reader=log_reader, trail=trail, topics=[GALLERY], monotonic=lambda: float(next(clock))).run(stop)
+    assert [told[PLACE] for told in log_reader.told] == [1, 1, 1]

@@ -313,14 +313,14 @@ def test_the_policy_that_is_shipped_is_one() -> None:
 
 def test_a_rule_that_nobody_evaluates_is_refused() -> None:
     # Gender, age, race and citizenship are not factors; a key that looks like such a rule must not be passed over.
-    for table in ("", "users", "probes", "enrolment"):
+    for table in ("", "users", "probes", "enrolment", "audit"):
         for key in ("gender", "race", "maximum_age"):
             with pytest.raises(ContractError, match="exactly"):
                 parse_policy(changed(table, key, "anything"))
 
 
 def test_a_missing_rule_is_refused() -> None:
-    for table in ("", "users", "probes", "enrolment"):
+    for table in ("", "users", "probes", "enrolment", "audit"):
         for key in DEFAULT[table] if table else DEFAULT:
             document = copy.deepcopy(DEFAULT)
             del (document[table] if table else document)[key]
@@ -356,10 +356,18 @@ def test_a_table_of_rules_that_is_empty_or_no_table_is_refused(table: str, key: 
 
 
 @pytest.mark.parametrize("value", [0, -1, 2.0, "2", True, None, [2]])
-@pytest.mark.parametrize("key", ["minimum_reason_text_characters", "minimum_candidates", "maximum_candidates"])
-def test_a_number_of_another_kind_is_refused(key: str, value: Any) -> None:
+@pytest.mark.parametrize(
+    ("table", "key"),
+    [
+        ("probes", "minimum_reason_text_characters"),
+        ("probes", "minimum_candidates"),
+        ("probes", "maximum_candidates"),
+        ("audit", "maximum_lag_s"),
+    ],
+)
+def test_a_number_of_another_kind_is_refused(table: str, key: str, value: Any) -> None:
     with pytest.raises(ContractError):
-        parse_policy(changed("probes", key, value))
+        parse_policy(changed(table, key, value))
 
 
 @pytest.mark.parametrize("value", ["", "  ", 2026.1, None, ["2026.1"]])
@@ -369,7 +377,7 @@ def test_a_policy_without_a_version_is_refused(value: Any) -> None:
 
 
 @pytest.mark.parametrize("value", ["users", 7, [], None])
-@pytest.mark.parametrize("table", ["users", "probes", "enrolment"])
+@pytest.mark.parametrize("table", ["users", "probes", "enrolment", "audit"])
 def test_a_table_of_another_kind_is_refused(table: str, value: Any) -> None:
     with pytest.raises(ContractError):
         parse_policy(changed("", table, value))
