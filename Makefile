@@ -31,7 +31,7 @@ test-kafka: $(STAMP) ## what needs Apache Kafka, and the same end-to-end tests o
 
 test-long: $(STAMP) ## minutes to hours: kills by the hundred, fuzzing, soak; results go under docs/measurements
 	$(BIN)/leadstream assets fetch
-	LEADSTREAM_TEST_BROKER=apache $(BIN)/pytest -m long --timeout 3600
+	LEADSTREAM_TEST_BROKER=apache $(BIN)/pytest -m long --timeout 3600 --log-cli-level INFO
 
 check: $(STAMP) ## style, types, import rule, generated code up to date
 	$(BIN)/ruff check .

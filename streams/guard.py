@@ -47,6 +47,7 @@ class Guard:
         clock: for the times of dead letters.
         give_up: told of a record that became a dead letter and why, so that its sender still has an answer.
         stop_worker: called with the error when going on would hide it.
+        is_known_signer: tells whether somebody registered signed a record; what strangers send counts toward no limit.
         dead_letter_limit: dead letters of this stage since the start; past it the worker stops and the backlog grows.
         telemetry: told of dead letters and of waiting.
     """
@@ -60,6 +61,7 @@ class Guard:
         clock: Clock,
         give_up: Callable[[LogRecord, str], Awaitable[None]],
         stop_worker: Callable[[BaseException], Awaitable[None]],
+        is_known_signer: Callable[[LogRecord], bool],
         dead_letter_limit: int,
         telemetry: Telemetry = NO_TELEMETRY,
     ) -> None:
@@ -69,6 +71,7 @@ class Guard:
         self._clock = clock
         self._give_up = give_up
         self._stop_worker = stop_worker
+        self._is_known_signer = is_known_signer
         self._limit = dead_letter_limit
         self._telemetry = telemetry
         self._dead_letters = 0
@@ -128,8 +131,8 @@ class Guard:
 
     async def _bury(self, record: LogRecord, code: str, message: str) -> None:
         """Keep the original bytes encrypted, then say so in the dead letter topic."""
-        # A stranger must not be able to stop a stream by what nobody believes anyway.
-        counts = code not in NOT_BELIEVED
+        # A stranger must not be able to stop a stream by what nobody believes anyway, readable or not.
+        counts = code not in NOT_BELIEVED and self._is_known_signer(record)
         if counts and self._dead_letters >= self._limit:
             raise IntegrityError(
                 f"{self._dead_letters} dead letters in stage {self._stage}: the stream looks broken. Find the cause "

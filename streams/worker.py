@@ -187,6 +187,7 @@ class Worker:
             clock=self._parts.clock,
             give_up=give_up,
             stop_worker=self._stop_worker,
+            is_known_signer=self._is_known_signer,
             dead_letter_limit=self._settings.dead_letter_limit,
             telemetry=self._parts.telemetry,
         )
@@ -204,6 +205,9 @@ class Worker:
                 event.ack()
 
         self.app.agent(self._topic(topic), name=stage)(agent)
+
+    def _is_known_signer(self, record: LogRecord) -> bool:
+        return not isinstance(self._parts.directory.signer_of(record), Refusal)
 
     def _apply_from(
         self, channel: SteadyChannel, topic: str, apply: Callable[[list[LogRecord]], Awaitable[None]]

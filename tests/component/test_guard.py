@@ -55,6 +55,7 @@ class Bench:
             clock=lambda: NOW,
             give_up=self._give_up,
             stop_worker=self._stop,
+            is_known_signer=lambda record: bool(record.headers),
             dead_letter_limit=limit,
         )
 
@@ -239,6 +240,15 @@ def test_a_stranger_cannot_stop_a_stream_by_what_nobody_believes(tmp_path: Path,
         assert bench.run(raising(DomainFault(code, "Sign it.")), signed(booking_recorded(), JAIL, offset=offset))
     assert (len(bench.published), bench.stopped) == (5, [])
     assert not bench.run(raising(ContractError("Not Avro.")), signed(booking_recorded(), JAIL, offset=5))
+
+
+def test_a_stranger_cannot_stop_a_stream_by_garbage_either(tmp_path: Path) -> None:
+    """G12: what cannot be read and nobody registered signed is set aside, as often as it comes."""
+    bench = Bench(tmp_path, limit=1)
+    for offset in range(5):
+        garbage = replace(RECORD, headers=(), value=b"garbage", offset=offset)
+        assert bench.run(raising(ContractError("Not Avro.")), garbage)
+    assert (len(bench.published), bench.stopped) == (5, [])
 
 
 # What its sender is told.

@@ -256,6 +256,7 @@ class Bench:
             clock=lambda: self.now,
             give_up=handler.give_up,
             stop_worker=self._stop,
+            is_known_signer=lambda _: True,
             dead_letter_limit=100,
         )
         before = len(self.published)

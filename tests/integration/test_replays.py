@@ -89,6 +89,7 @@ class Bench:
             clock=lambda: NOW,
             give_up=self._nobody_waits,
             stop_worker=self._nobody_waits,
+            is_known_signer=lambda _: True,
             dead_letter_limit=100,
         )
         assert asyncio.run(guard.run(handle, record))
