@@ -12,8 +12,10 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import TYPE_CHECKING, Protocol, Self
 
-from confluent_kafka import KafkaError, KafkaException, Producer
+from confluent_kafka import KafkaError
 
+from connectors.publishing import DELIVERY_TIMEOUT_S
+from connectors.record_sender import RecordSender
 from processors.dead_letters import (
     Case,
     already_decided,
@@ -23,23 +25,20 @@ from processors.dead_letters import (
     require_replayable,
 )
 from schemas.codec import decode, decode_as_written, decode_for, encode
-from schemas.errors import ContractError, DomainFault, IntegrityError, TransientError, UsageError
+from schemas.errors import ContractError, DomainFault, IntegrityError
 from schemas.events import DeadLetter, DeadLetterReplayed, OriginalRecord, ProbeSubmitted
 from schemas.keys import key_of, partition_of
 from schemas.positions import SourcePosition, derived_id
-from schemas.topics import DEAD_LETTERS, PROBE_OUTCOMES, PROBE_REQUESTS, TOPICS
+from schemas.topics import DEAD_LETTERS, PROBE_OUTCOMES, PROBE_REQUESTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from datetime import datetime
     from types import TracebackType
 
-    from confluent_kafka import Message
-
     from connectors.kafka_log import KafkaLog
 
 ACTOR = "system:operator"
-DELIVERY_TIMEOUT_S = 30.0
 _NEVER_TAKEN = frozenset({KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.RECORD_LIST_TOO_LARGE, KafkaError.INVALID_RECORD})
 _GONE = frozenset({"KEY_DESTROYED", "REFERENCE_UNRESOLVED", "OBJECT_TOO_LARGE"})
 
@@ -149,17 +148,7 @@ class Replays:
         self._log = log
         self._store = store
         self._clock = clock
-        self._timeout_s = timeout_s
-        self._producer = Producer(
-            {
-                "log_level": 0,
-                "enable.idempotence": True,
-                **config,
-                "acks": "all",
-                "message.timeout.ms": int(timeout_s * 1000),
-                "message.max.bytes": max(int(topic.config["max.message.bytes"]) for topic in TOPICS.values()),
-            },
-        )
+        self._sender = RecordSender(config, timeout_s=timeout_s)
 
     def replay(self, case: Case) -> SourcePosition:
         """Put one original back and say so; return where it stands now.
@@ -173,7 +162,7 @@ class Replays:
         letter = case.letter
         original = open_original(letter, self._store)
         self._require_undecided(letter, original)
-        position = self._send(
+        position = self._sender.send(
             letter.source.topic,
             # Without a key there is no partition of its own, and the worker will say so again.
             letter.source.partition if original.key is None else partition_of(letter.source.topic, original.key),
@@ -190,12 +179,12 @@ class Replays:
             replay_count=letter.replay_count + 1,
         )
         key = key_of(said)
-        self._send(DEAD_LETTERS, partition_of(DEAD_LETTERS, key), key, encode(said), ())
+        self._sender.send(DEAD_LETTERS, partition_of(DEAD_LETTERS, key), key, encode(said), ())
         return position
 
     def close(self) -> None:
         """Let go of the connection; everything was acknowledged before."""
-        self._producer.flush(0)
+        self._sender.close()
 
     def _require_undecided(self, letter: DeadLetter, original: OriginalRecord) -> None:
         if letter.source.topic != PROBE_REQUESTS:
@@ -212,36 +201,6 @@ class Replays:
         if request.probe_id in self._log.decided_since(partition, since):
             raise already_decided(request.probe_id)
 
-    def _send(
-        self,
-        topic: str,
-        partition: int,
-        key: bytes | None,
-        value: bytes | None,
-        headers: tuple[tuple[str, bytes | None], ...],
-    ) -> SourcePosition:
-        settled: list[tuple[KafkaError | None, Message]] = []
-        try:
-            self._producer.produce(
-                topic,
-                partition=partition,
-                key=key,
-                value=value,
-                headers=list(headers),
-                on_delivery=lambda error, message: settled.append((error, message)),
-            )
-            self._producer.flush(self._timeout_s)
-        except KafkaException as error:
-            raise _failure(error.args[0], topic) from None
-        if not settled:
-            raise TransientError(
-                f"Kafka did not acknowledge a record for {topic} in {self._timeout_s:g} s; replay again."
-            )
-        trouble, message = settled[0]
-        if trouble is not None:
-            raise _failure(trouble, topic)
-        return SourcePosition(topic=topic, partition=partition, offset=int(message.offset() or 0))
-
     def __enter__(self) -> Self:
         return self
 
@@ -252,9 +211,3 @@ class Replays:
         trace: TracebackType | None,
     ) -> None:
         self.close()
-
-
-def _failure(error: KafkaError, topic: str) -> Exception:
-    if error.code() in _NEVER_TAKEN:
-        return UsageError(f"Kafka does not take the record back into {topic}: {error.str()}.")
-    return TransientError(f"Kafka did not acknowledge a record for {topic}: {error.str()}; replay again.")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from schemas.errors import TransientError
-from schemas.topics import TOPICS
+from schemas.topics import spec_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -44,7 +44,7 @@ class GroupProgress:
         Raises:
             TransientError: Kafka does not answer.
         """
-        partitions = [TopicPartition(topic, number) for topic in topics for number in range(TOPICS[topic].partitions)]
+        partitions = [TopicPartition(topic, number) for topic in topics for number in range(spec_of(topic).partitions)]
         try:
             found = self._asker.committed(partitions, timeout=REQUEST_TIMEOUT_S)
         except KafkaException as error:

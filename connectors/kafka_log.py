@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
 
 from connectors.log_reader import EVERY_RECORD, LogReader
 from schemas.codec import decode_for
 from schemas.errors import ContractError, IntegrityError, TransientError
 from schemas.events import CandidateListIssued, ProbeRefused
-from schemas.topics import PROBE_OUTCOMES, TOPICS
+from schemas.topics import PROBE_OUTCOMES, spec_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -49,13 +49,14 @@ class KafkaLog:
         return {
             (topic, partition): self._bounds(topic, partition)[1]
             for topic in topics
-            for partition in range(TOPICS[topic].partitions)
+            for partition in range(spec_of(topic).partitions)
         }
 
     def tail(self, start: Mapping[tuple[str, int], int]) -> LogReader:
         """Return a reader that starts at these offsets."""
         reader = LogReader(self._config)
-        reader.start(start)
+        # From the first record that there is: those of a removed generation are gone.
+        reader.start({place: offset or OFFSET_BEGINNING for place, offset in start.items()})
         return reader
 
     def record_at(self, topic: str, partition: int, offset: int) -> LogRecord:

@@ -15,6 +15,7 @@ from pydantic import BaseModel, Field, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from schemas.errors import UsageError
+from schemas.topics import GALLERY
 
 PREFIX = "LEADSTREAM_"
 DEFAULT_DATA = "leadstream-data"
@@ -69,6 +70,14 @@ class Settings(BaseSettings):
     model_card: Annotated[Path | None, Field(description="Model card of a pack of your own; empty: the default.")] = (
         None
     )
+    gallery_topic: Annotated[
+        str,
+        Field(description="Topic of the gallery generation of that pack; `leadstream generation list` shows them."),
+    ] = GALLERY
+    next_model_card: Annotated[
+        Path | None,
+        Field(description="Model card of a pack to change to: its generation is kept beside the other."),
+    ] = None
     assets: Annotated[Path, Field(description="Where fetched models, photos and jars are kept.")] = Field(
         default_factory=default_assets,
     )

@@ -25,8 +25,8 @@ from processors.model_card import model_digest, published_threshold
 from processors.policy import parse_policy
 from schemas.codec import decode_for
 from schemas.errors import ContractError, IntegrityError, UsageError
-from schemas.topics import ACCESS, TOPICS
-from streams.replica import FOLLOWED
+from schemas.topics import ACCESS, TOPICS, generation_topic
+from streams.generation import Generation
 from streams.sink import GROUP as AUDIT_GROUP
 from streams.sink import Sink
 from streams.worker import CONSUMED, GROUP, Worker, WorkerParts, WorkerSettings
@@ -105,6 +105,28 @@ def extractor(settings: Settings) -> FaceExtractor:
     return FaceExtractor(found.card, found.pack_dir)
 
 
+def generations(settings: Settings) -> tuple[Generation, ...]:
+    """Return the gallery generation of the model pack, and that of the pack to change to, if there is one."""
+    kept = [generation(extractor(settings), settings.gallery_topic)]
+    if settings.next_model_card is not None:
+        card = settings.next_model_card
+        faces = FaceExtractor(assets.load_card(card), card.parent)
+        kept.append(generation(faces, generation_topic(model_digest(faces.card))))
+    return tuple(kept)
+
+
+def generation(faces: FaceExtractor, topic: str) -> Generation:
+    """Return the gallery generation of a pack, empty."""
+    dimension = faces.card.recogniser.dimension
+    return Generation(
+        topic=topic,
+        gallery=FaissGallery(dimension=dimension, model_digest=model_digest(faces.card)),
+        extractor=faces,
+        dimension=dimension,
+        threshold_of=lambda templates: threshold(faces.card, templates),
+    )
+
+
 def directory(settings: Settings) -> Directory:
     """Return a directory that trusts the first administrator and knows nobody else yet."""
     return Directory(DataFolder(settings.data).root_public_key(settings.administrator_key))
@@ -112,14 +134,10 @@ def directory(settings: Settings) -> Directory:
 
 def worker(settings: Settings, name: str, metrics: WorkerMetrics) -> Worker:
     """Join a worker."""
-    faces = extractor(settings)
     config = kafka_config(settings)
     folder = DataFolder(settings.data).worker(name)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    dimension = faces.card.recogniser.dimension
-    gallery = FaissGallery(dimension=dimension, model_digest=model_digest(faces.card))
-    metrics.watch_gallery(templates=lambda: gallery.templates, persons=lambda: gallery.persons)
-    return Worker(
+    joined = Worker(
         WorkerSettings(
             name=name,
             brokers=str(config["bootstrap.servers"]),
@@ -130,19 +148,21 @@ def worker(settings: Settings, name: str, metrics: WorkerMetrics) -> Worker:
         ),
         WorkerParts(
             kafka=KafkaLog(config),
-            gallery=gallery,
+            generations=generations(settings),
             directory=directory(settings),
-            dimension=dimension,
             policy=policy(settings),
-            extractor=faces,
             attempts=AttemptCounter(folder / "attempts"),
             objects=object_store(settings),
             clock=now,
             audit=look_at_audit(settings),
-            threshold_of=lambda templates: threshold(faces.card, templates),
             telemetry=metrics,
         ),
     )
+    metrics.watch_gallery(
+        templates=lambda: joined.replica.active.gallery.templates,
+        persons=lambda: joined.replica.active.gallery.persons,
+    )
+    return joined
 
 
 def look_at_audit(settings: Settings) -> AuditProgress:
@@ -165,7 +185,7 @@ def look_at_progress(settings: Settings, of: Worker) -> Callable[[], Progress]:
     def look() -> Progress:
         # Asked before the ends: a lag may be a little too large, and is never too small.
         committed, applied = group.committed(CONSUMED), dict(of.replica.applied)
-        ends = log.end_offsets({*CONSUMED, *FOLLOWED})
+        ends = log.end_offsets({*CONSUMED, *of.replica.followed})
         return Progress(group_lag=lag_by_topic(ends, committed), replica_lag=lag_by_topic(ends, applied))
 
     return look

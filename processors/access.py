@@ -25,6 +25,7 @@ from schemas.events import (
     AgreementAccepted,
     BookingRecorded,
     GenerationActivated,
+    GenerationRemoved,
     LoggedOn,
     PolicyActivated,
     ProbeSubmitted,
@@ -34,6 +35,7 @@ from schemas.events import (
     UserRegistered,
 )
 from schemas.keys import key_of
+from schemas.topics import GALLERY
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -56,9 +58,11 @@ BY_ADMINISTRATORS = (
     AccessRevoked,
     PolicyActivated,
     GenerationActivated,
+    GenerationRemoved,
 )
 ABOUT_A_USER = (TrainingCompleted, AccessGranted, AccessRestricted, AccessRevoked)
 OF_AN_AGENCY = (AgencyRegistered, PublisherRegistered, UserRegistered)
+OF_A_GENERATION = (GenerationActivated, GenerationRemoved)
 CHANGING = (*BY_ADMINISTRATORS, AgreementAccepted)
 """What the directory folds; the others are only said."""
 
@@ -151,6 +155,10 @@ class Directory:
         self.agencies: dict[str, str] = {}
         self.users: dict[str, User] = {root.user_id: root}
         self.publishers: dict[str, Publisher] = {}
+        self.active_generation: tuple[str, str] | None = None
+        """(model digest, topic) of the gallery generation that was activated last; None while the first one is."""
+        self.removed_generations: set[str] = set()
+        """Topics of generations whose templates are to be erased, or are."""
         self._owner_of_key: dict[str, str] = {signing.key_id(root_public_key): identity(root)}
         self._applied: set[tuple[str, UUID]] = set()
         """(actor, event id) of what was folded: a signed record that is sent again must not undo what came after."""
@@ -211,6 +219,15 @@ class Directory:
             self._applied.add(said)
         return refusal
 
+    def _refusal_of_generation(self, event: GenerationActivated | GenerationRemoved) -> Refusal | None:
+        active_topic = self.active_generation[1] if self.active_generation else GALLERY
+        if isinstance(event, GenerationRemoved):
+            is_active = event.gallery_topic == active_topic
+            return _not_allowed("The generation is active; activate another one first.") if is_active else None
+        if event.gallery_topic in self.removed_generations:
+            return _not_allowed("The generation was removed, and its templates with it.")
+        return None
+
     def _find(self, name: str) -> Signer | None:
         kind, _, ident = name.partition(":")
         return self.users.get(ident) if kind == "user" else self.publishers.get(ident)
@@ -229,7 +246,7 @@ class Directory:
                 code=RefusalCode.USER_UNKNOWN,
                 message=f"User {event.user_id} is not registered; register the user first.",
             )
-        return None
+        return self._refusal_of_generation(event) if isinstance(event, OF_A_GENERATION) else None
 
     @staticmethod
     def _refusal_of_publication(event: Event, signer: Signer, ori: str) -> Refusal | None:
@@ -306,9 +323,17 @@ class Directory:
                 # A repeated delivery must not grow the list without end.
                 lambda user: replace(user, trainings=tuple(dict.fromkeys((*user.trainings, training)))),
             )
+        elif isinstance(event, OF_A_GENERATION):
+            self._fold_generation(event)
         elif isinstance(event, AgreementAccepted):
             accepted = (event.agreement, event.agreement_version)
             self._change(event.user_id, lambda user: replace(user, agreements=user.agreements | {accepted}))
+
+    def _fold_generation(self, event: GenerationActivated | GenerationRemoved) -> None:
+        if isinstance(event, GenerationRemoved):
+            self.removed_generations.add(event.gallery_topic)
+        else:
+            self.active_generation = (event.model_digest, event.gallery_topic)
 
     def _change(self, user_id: str, change: Callable[[User], User]) -> None:
         user = self.users.get(user_id)

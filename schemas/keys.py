@@ -14,6 +14,7 @@ from schemas.events import (
     DeadLetter,
     DeadLetterReplayed,
     GenerationActivated,
+    GenerationRemoved,
     PolicyActivated,
     ProbeRefused,
     ProbeSubmitted,
@@ -22,7 +23,7 @@ from schemas.events import (
     TemplatesEnrolled,
     TemplatesWithdrawn,
 )
-from schemas.topics import TOPICS
+from schemas.topics import spec_of
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -50,7 +51,7 @@ def probe_scope(probe_id: UUID) -> str:
 
 def partition_of(topic: str, key: bytes) -> int:
     """Return the partition where every client puts this key: Kafka's murmur2, which librdkafka calls murmur2_random."""
-    return int(murmur2(key) & 0x7FFFFFFF) % TOPICS[topic].partitions
+    return int(murmur2(key) & 0x7FFFFFFF) % spec_of(topic).partitions
 
 
 def key_of(event: Event) -> bytes:
@@ -67,7 +68,7 @@ def key_of(event: Event) -> bytes:
         key = event.publisher_id
     elif isinstance(event, AgencyRegistered):
         key = event.ori
-    elif isinstance(event, (PolicyActivated, GenerationActivated)):
+    elif isinstance(event, (PolicyActivated, GenerationActivated, GenerationRemoved)):
         key = type(event).__name__
     else:
         key = event.user_id

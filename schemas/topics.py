@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -20,6 +20,9 @@ PROBE_REQUESTS = "probe.requests.v1"
 PROBE_OUTCOMES = "probe.outcomes.v1"
 ACCESS = "access.events.v1"
 DEAD_LETTERS = "dead.letters.v1"
+
+
+GENERATION_DIGEST_CHARACTERS = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,3 +72,24 @@ TOPIC_OF_RECORD: Mapping[str, str] = MappingProxyType(
     {record: topic.name for topic in TOPICS.values() for record in topic.records},
 )
 """Record name, e.g. BookingRecorded -> the one topic that carries it."""
+
+
+def generation_topic(model_digest: str) -> str:
+    """Return the topic of a gallery generation that is not the first: that of the first, and part of its digest."""
+    return f"{GALLERY}.{model_digest[:GENERATION_DIGEST_CHARACTERS]}"
+
+
+def spec_of(topic: str) -> TopicSpec:
+    """Return what a topic is like; that of a further gallery generation is like the first one's.
+
+    Raises:
+        KeyError: it is no topic of ours.
+    """
+    if is_further_generation(topic):
+        return replace(TOPICS[GALLERY], name=topic)
+    return TOPICS[topic]
+
+
+def is_further_generation(topic: str) -> bool:
+    """Tell whether a topic is that of a gallery generation other than the first."""
+    return topic.startswith(f"{GALLERY}.")

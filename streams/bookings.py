@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 import structlog
@@ -21,10 +22,12 @@ if TYPE_CHECKING:
 
     from processors.extraction import Extraction
     from processors.gallery import Entry
-    from schemas.events import BookingProcessed
+    from schemas.events import BookingProcessed, TemplatesEnrolled, TemplatesWithdrawn
     from schemas.positions import SourcePosition
     from schemas.records import LogRecord
     from streams.context import Context
+    from streams.generation import Generation
+    from streams.ports import Extractor
 
 STAGE = "bookings"
 SHOWN_CHARACTERS = 80
@@ -46,12 +49,12 @@ class Bookings:
         # The barrier makes the directory current, and shows every order that was obeyed for this booking by whomever.
         await until_reached(self._context.replica, self._context.barrier_limit_s)
         key = booking_key(event.ori, event.booking_number)
-        if self._context.replica.ledger.is_superseded(key, record.offset):
+        ledger = self._context.replica.active.ledger
+        if ledger.is_superseded(key, record.offset):
             # A partition is worked through in order, so what came later was decided after this and its answer.
             log.info("booking event repeated after a later one", booking=key, position=str(record.position))
             return
-        counting = self._context.replica.ledger.entry(key)
-        barred_by = self._context.replica.ledger.barred_by(key)
+        counting, barred_by = ledger.entry(key), ledger.barred_by(key)
         refusal = (
             self._context.replica.directory.refusal_of(record, event)
             or enrolment.refusal_of_booking(event)
@@ -62,7 +65,9 @@ class Bookings:
         elif isinstance(event, RecordOrderReceived):
             withdrawal, answer = enrolment.obey(event, record.position, counting, self._context.clock())
             if withdrawal is not None:
-                await self._context.publish(withdrawal)
+                # Out of every generation before the answer: no switch may bring it back (G5).
+                for generation in self._context.replica.kept:
+                    await self._context.publish(withdrawal, topic=generation.topic)
             if event.order is OrderKind.EXPUNGE:
                 scope = booking_scope(event.ori, event.booking_number)
                 await asyncio.to_thread(self._context.objects.destroy_key, scope)
@@ -83,29 +88,53 @@ class Bookings:
         await self._answer(record, enrolment.refuse(event, record.position, refusal, self._context.clock()))
 
     async def _enrol(self, booking: BookingRecorded, record: LogRecord, counting: Entry | None) -> None:
+        """Enrol a booking in every generation; the answer is that of the active one."""
+        active = self._context.replica.active
+        gallery_record, answer = await self._extract(active, booking, record, counting)
+        await self._context.publish(gallery_record, topic=active.topic)
+        for generation in self._context.replica.kept:
+            if generation is not active:
+                gallery_record, _ = await self._extract(generation, booking, record, counting, is_active=False)
+                await self._context.publish(gallery_record, topic=generation.topic)
+        await self._answer(record, answer)
+
+    async def _extract(
+        self,
+        generation: Generation,
+        booking: BookingRecorded,
+        record: LogRecord,
+        counting: Entry | None,
+        *,
+        is_active: bool = True,
+    ) -> tuple[TemplatesEnrolled | TemplatesWithdrawn, BookingProcessed]:
+        context = self._context
         scope = booking_scope(booking.ori, booking.booking_number)
-        extractions: dict[UUID, Extraction] = {
-            capture.capture_id: await extract_stored(
-                self._context,
-                capture.reference,
-                capture.sha256,
-                scope,
-                (record.position, number),
-            )
-            for number, capture in enumerate(enrolment.captures_to_extract(booking, self._context.policy))
-        }
-        digest = self._context.replica.gallery.model_digest
-        gallery_record, answer = enrolment.enrol(
+        extractions: dict[UUID, Extraction] = {}
+        captures = enrolment.captures_to_extract(booking, context.policy)
+        # The same photo in another generation is another attempt.
+        first = len(captures) * list(context.replica.generations).index(generation.topic)
+        for number, capture in enumerate(captures):
+            try:
+                extractions[capture.capture_id] = await extract_stored(
+                    context,
+                    generation.extractor,
+                    StoredImage(reference=capture.reference, sha256=capture.sha256, scope=scope),
+                    (record.position, first + number),
+                )
+            except (DomainFault, ContractError) as error:
+                if is_active:
+                    raise
+                # What only the other generation's pack cannot do must not keep a booking out of this one.
+                extractions[capture.capture_id] = enrolment.failed(str(error))
+        return enrolment.enrol(
             booking,
             record.position,
             extractions,
             counting=counting,
-            policy=self._context.policy,
-            model_digest=digest,
-            at=self._context.clock(),
+            policy=context.policy,
+            model_digest=generation.model_digest,
+            at=context.clock(),
         )
-        await self._context.publish(gallery_record)
-        await self._answer(record, answer)
 
     async def _answer(self, record: LogRecord, answer: BookingProcessed) -> None:
         await self._context.publish(answer)
@@ -121,20 +150,25 @@ class Bookings:
         )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredImage:
+    """An image in the object store, as its sender describes it."""
+
+    reference: str
+    sha256: str
+    scope: str
+    """What the reference must belong to."""
+
+
 async def extract_stored(
-    context: Context,
-    reference: str,
-    sha256: str,
-    scope: str,
-    place: tuple[SourcePosition, int],
+    context: Context, extractor: Extractor, image: StoredImage, place: tuple[SourcePosition, int]
 ) -> Extraction:
     """Fetch an image from the object store and extract its template, off the event loop.
 
     Args:
-        context: the way to both.
-        reference: where the image is.
-        sha256: its digest, as its sender stated it.
-        scope: what the reference must belong to.
+        context: the way to the store.
+        extractor: of the generation that the template is for.
+        image: which image.
         place: the record that names the image, and which of its images it is.
 
     Raises:
@@ -143,12 +177,12 @@ async def extract_stored(
 
     def fetch_and_extract() -> Extraction:
         try:
-            photo = context.objects.get(reference, sha256, scope=scope)
+            photo = context.objects.get(image.reference, image.sha256, scope=image.scope)
         except DomainFault as fault:
             if fault.code not in STORED_IMAGE_CODES:
                 raise
             return Refusal(code=RefusalCode(fault.code), message=str(fault))
         with context.attempts.attempt(*place):
-            return context.extractor.extract(photo)
+            return extractor.extract(photo)
 
     return await asyncio.get_running_loop().run_in_executor(context.pool, fetch_and_extract)

@@ -12,9 +12,8 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor
 
     from processors.policy import Policy
-    from schemas.events import Event
     from schemas.records import LogRecord
-    from streams.ports import Attempts, Clock, Extractor, Objects, Telemetry
+    from streams.ports import Attempts, Clock, Objects, Publish, Telemetry
     from streams.replica import Replica
 
 
@@ -25,22 +24,19 @@ class Context:
     replica: Replica
     """Directory and gallery, behind the read barrier."""
     policy: Policy
-    extractor: Extractor
     attempts: Attempts
-    """Around every use of the extractor: what crashes it twice is not tried again."""
+    """Around every use of an extractor: what crashes it twice is not tried again."""
     pool: Executor
     """Threads in which extraction and search run, off the event loop."""
     objects: Objects
     """Where the photos are."""
-    publish: Callable[[Event], Awaitable[None]]
+    publish: Publish
     """Sends an event and returns when the broker has acknowledged it."""
     clock: Clock
     barrier_limit_s: float
     """How long to wait at the read barrier before the replica counts as behind."""
     is_audited_within: Callable[[float], Awaitable[bool]]
     """Seconds -> whether everything older than that is known to be in the audit trail."""
-    threshold_of: Callable[[int], float]
-    """Gallery size in templates -> the pack's published cosine threshold."""
     telemetry: Telemetry = NO_TELEMETRY
 
     def age_s(self, record: LogRecord) -> float:

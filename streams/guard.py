@@ -23,9 +23,8 @@ from streams.ports import NO_TELEMETRY
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from schemas.events import Event
     from schemas.records import LogRecord
-    from streams.ports import Clock, Objects, Telemetry
+    from streams.ports import Clock, Objects, Publish, Telemetry
 
 CONTRACT = "CONTRACT"
 UNEXPECTED = "UNEXPECTED"
@@ -56,7 +55,7 @@ class Guard:
         self,
         *,
         stage: str,
-        publish: Callable[[Event], Awaitable[None]],
+        publish: Publish,
         objects: Objects,
         clock: Clock,
         give_up: Callable[[LogRecord, str], Awaitable[None]],

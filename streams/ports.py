@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from processors.candidates import GalleryChange, SearchResult
     from processors.extraction import Extraction
+    from schemas.events import Event
     from schemas.positions import SourcePosition
     from schemas.records import LogRecord
 
@@ -30,6 +31,19 @@ class Clock(Protocol):
 
     def __call__(self) -> datetime:
         """Return now, in UTC. Does not block."""
+        ...
+
+
+class Publish(Protocol):
+    """Sends events. Does not block."""
+
+    async def __call__(self, event: Event, /, *, topic: str | None = None) -> None:
+        """Send an event to the topic of its kind, or to the given one; return when the broker has acknowledged it.
+
+        Raises:
+            TransientError: the broker did not acknowledge it; it may or may not be in the topic.
+            ContractError: it is too long for Kafka; waiting would not make it shorter.
+        """
         ...
 
 
@@ -93,6 +107,16 @@ class Gallery(Protocol):
 
     def apply(self, changes: Sequence[GalleryChange], watermark: Mapping[int, int]) -> None:
         """Apply changes in order, and note per partition the next offset to apply; one step for whoever searches."""
+        ...
+
+    @property
+    def templates(self) -> int:
+        """How many templates can be found. Does not block."""
+        ...
+
+    @property
+    def persons(self) -> int:
+        """How many persons can be found. Does not block."""
         ...
 
     def search(self, template: npt.NDArray[np.float32], length: int) -> SearchResult:

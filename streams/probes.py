@@ -15,8 +15,8 @@ from schemas.codec import decode_for
 from schemas.errors import ContractError
 from schemas.events import CandidateListIssued, ProbeRefused
 from schemas.keys import probe_scope
-from schemas.topics import ACCESS, GALLERY, PROBE_REQUESTS
-from streams.bookings import extract_stored
+from schemas.topics import ACCESS, PROBE_REQUESTS
+from streams.bookings import StoredImage, extract_stored
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -99,23 +99,24 @@ class Probes:
         if refusal is not None:
             return self._refuse(request, record, refusal)
         access_watermark = self._context.replica.watermark(ACCESS)
+        # One generation from here on: the same pack extracts and is searched, whatever is activated meanwhile.
+        active = self._context.replica.active
+        scope = probe_scope(request.probe_id)
         extraction = await extract_stored(
             self._context,
-            request.image_reference,
-            request.image_sha256,
-            probe_scope(request.probe_id),
+            active.extractor,
+            StoredImage(reference=request.image_reference, sha256=request.image_sha256, scope=scope),
             (record.position, 0),
         )
         if isinstance(extraction, Refusal):
             return self._refuse(request, record, extraction)
-        gallery = self._context.replica.gallery
         result = await asyncio.get_running_loop().run_in_executor(
             self._context.pool,
-            gallery.search,
+            active.gallery.search,
             extraction.template,
             request.requested_candidates,
         )
-        partitions = range(len(self._context.replica.watermark(GALLERY)))
+        partitions = range(len(self._context.replica.watermark(active.topic)))
         return searching.issue(
             request,
             record.position,
@@ -126,15 +127,15 @@ class Probes:
                 gallery_watermark=[result.watermark.get(partition, 0) for partition in partitions],
                 access_watermark=access_watermark,
             ),
-            model_digest=gallery.model_digest,
-            threshold=self._context.threshold_of(result.templates),
+            model_digest=active.model_digest,
+            threshold=active.threshold_of(result.templates),
             at=self._context.clock(),
         )
 
     def _refuse(self, request: ProbeSubmitted, record: LogRecord, refusal: Refusal) -> ProbeRefused:
         under = searching.DecidedUnder(
             policy_version=self._context.policy.version,
-            gallery_watermark=self._context.replica.watermark(GALLERY),
+            gallery_watermark=self._context.replica.watermark(self._context.replica.active.topic),
             access_watermark=self._context.replica.watermark(ACCESS),
         )
         return searching.refuse(request, record.position, refusal, under, self._context.clock())

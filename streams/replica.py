@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, cast
 import structlog
 
 from processors.candidates import EnrolledTemplate, GalleryChange, person_of
-from processors.gallery import GalleryLedger, Verdict
+from processors.gallery import Verdict
 from processors.templates import template_from_bytes
 from schemas.codec import decode_for
 from schemas.errors import ContractError, IntegrityError, TransientError
 from schemas.events import TemplatesEnrolled
 from schemas.keys import booking_key
-from schemas.topics import ACCESS, GALLERY, TOPICS
+from schemas.topics import ACCESS, GALLERY, spec_of
 from streams.ports import NO_TELEMETRY
 
 if TYPE_CHECKING:
@@ -28,9 +28,8 @@ if TYPE_CHECKING:
     from processors.refusals import Refusal
     from schemas.events import TemplatesWithdrawn
     from schemas.records import LogRecord
-    from streams.ports import Gallery, Log, Telemetry, TopicPartition
-
-FOLLOWED = (GALLERY, ACCESS)
+    from streams.generation import Generation
+    from streams.ports import Log, Telemetry, TopicPartition
 
 log = structlog.get_logger()
 
@@ -39,38 +38,60 @@ class Replica:
     """The state that bookings and probes are decided on.
 
     Args:
-        gallery: the searchable templates.
+        generations: every gallery generation that this worker keeps; the first is searched until one is activated.
         directory: publishers and users.
         kafka: for the end offsets of the barrier.
-        dimension: length of a template.
         telemetry: told of barriers and watermarks.
     """
 
     def __init__(
         self,
         *,
-        gallery: Gallery,
+        generations: Sequence[Generation],
         directory: Directory,
         kafka: Log,
-        dimension: int,
         telemetry: Telemetry = NO_TELEMETRY,
     ) -> None:
-        self.gallery = gallery
+        self.generations = {generation.topic: generation for generation in generations}
         self.directory = directory
-        self.ledger = GalleryLedger()
+        self.followed = (*self.generations, ACCESS)
         self.applied: dict[TopicPartition, int] = {
-            (topic, partition): 0 for topic in FOLLOWED for partition in range(TOPICS[topic].partitions)
+            (topic, partition): 0 for topic in self.followed for partition in range(spec_of(topic).partitions)
         }
         self.access_refusals: dict[int, Refusal | ContractError] = {}
         """Offset in the access topic -> why the event there changed nothing; the agent `access` reports it."""
         self._kafka = kafka
-        self._dimension = dimension
         self._telemetry = telemetry
         self._moved = asyncio.Condition()
 
+    @property
+    def active(self) -> Generation:
+        """The generation that is searched.
+
+        Raises:
+            IntegrityError: it is one that this worker does not keep.
+        """
+        activated = self.directory.active_generation
+        if activated is None:
+            return next(iter(self.generations.values()))
+        model_digest, topic = activated
+        generation = self.generations.get(topic)
+        if generation is None or generation.model_digest != model_digest:
+            raise IntegrityError(
+                f"Gallery generation {model_digest[:12]} in {topic} is active, and this worker does not keep it: set "
+                "model_card and gallery_topic, or next_model_card, and start it again.",
+            )
+        return generation
+
+    @property
+    def kept(self) -> list[Generation]:
+        """The generations that bookings and orders go into: all but those that an administrator removed."""
+        removed = self.directory.removed_generations
+        return [generation for generation in self.generations.values() if generation.topic not in removed]
+
     def watermark(self, topic: str) -> list[int]:
         """Return the next offset to apply, by partition."""
-        return [self.applied[topic, partition] for partition in range(TOPICS[topic].partitions)]
+        return [self.applied[topic, partition] for partition in range(spec_of(topic).partitions)]
 
     async def read_barrier(self, limit_s: float) -> bool:
         """Wait until everything that stood in the followed topics at this moment has been applied.
@@ -87,7 +108,7 @@ class Replica:
         began_at = loop.time()
         try:
             async with asyncio.timeout(limit_s):
-                ends = await asyncio.to_thread(self._kafka.end_offsets, FOLLOWED)
+                ends = await asyncio.to_thread(self._kafka.end_offsets, self.followed)
                 for (topic, partition), end in ends.items():
                     if end < applied[topic, partition]:
                         raise IntegrityError(
@@ -106,13 +127,14 @@ class Replica:
         async with self._moved:
             await self._moved.wait_for(lambda: all(self.applied[tp] >= offset for tp, offset in targets.items()))
 
-    async def apply_gallery(self, records: Sequence[LogRecord]) -> None:
-        """Apply records of the gallery topic, in the order of their partitions."""
-        changes = [change for record in records if (change := self._change(record))]
+    async def apply_gallery(self, topic: str, records: Sequence[LogRecord]) -> None:
+        """Apply records of the topic of a generation, in the order of their partitions."""
+        generation = self.generations[topic]
+        changes = [change for record in records if (change := _change(generation, record))]
         ends = {record.partition: record.offset + 1 for record in records}
         # In a thread, because a search may hold the gallery for as long as it compares.
-        await asyncio.to_thread(self.gallery.apply, changes, ends)
-        await self._advance(GALLERY, ends)
+        await asyncio.to_thread(generation.gallery.apply, changes, ends)
+        await self._advance(topic, ends)
 
     async def apply_access(self, records: Sequence[LogRecord]) -> None:
         """Fold records of the access topic; what may not be said changes nothing and is remembered for reporting."""
@@ -131,14 +153,14 @@ class Replica:
         Args:
             ends: offsets, every record before which has been applied.
         """
-        for topic in FOLLOWED:
+        for topic in self.followed:
             ahead = {
                 partition: end
                 for (name, partition), end in ends.items()
                 if name == topic and end > self.applied[name, partition]
             }
-            if ahead and topic == GALLERY:
-                await asyncio.to_thread(self.gallery.apply, (), ahead)
+            if ahead and topic in self.generations:
+                await asyncio.to_thread(self.generations[topic].gallery.apply, (), ahead)
             if ahead:
                 await self._advance(topic, ahead)
 
@@ -154,42 +176,6 @@ class Replica:
         async with self._moved:
             self._moved.notify_all()
 
-    def _change(self, record: LogRecord) -> GalleryChange | None:
-        try:
-            event = cast("TemplatesEnrolled | TemplatesWithdrawn", decode_for(GALLERY, record.value))
-        except ContractError as error:
-            # Only workers write here, so this is a fault of ours or an intruder's; the sink keeps it as evidence.
-            log.error("gallery record ignored", position=str(record.position), reason=str(error))
-            return None
-        if self.ledger.judge(event, record.position) is Verdict.LATE:
-            return None
-        templates: tuple[EnrolledTemplate, ...] = ()
-        try:
-            templates = self._templates(event) if isinstance(event, TemplatesEnrolled) else ()
-        except ContractError as error:
-            # It counts all the same: what it replaces may not stay searchable here and be gone after compaction (G7).
-            log.error("templates cannot be searched", position=str(record.position), reason=str(error))
-        return GalleryChange(booking=booking_key(event.ori, event.booking_number), templates=templates)
-
-    def _templates(self, event: TemplatesEnrolled) -> tuple[EnrolledTemplate, ...]:
-        if event.model_digest != self.gallery.model_digest:
-            raise ContractError(
-                f"The templates are of model {event.model_digest[:12]}, the gallery of "
-                f"{self.gallery.model_digest[:12]}; start a new gallery generation.",
-            )
-        person = person_of(event.sid, booking_key(event.ori, event.booking_number))
-        return tuple(
-            EnrolledTemplate(
-                person=person,
-                ori=event.ori,
-                booking_number=event.booking_number,
-                capture_id=capture.capture_id,
-                synthetic=event.synthetic,
-                template=template_from_bytes(capture.template, dimension=self._dimension),
-            )
-            for capture in event.captures
-        )
-
 
 async def until_reached(replica: Replica, limit_s: float) -> None:
     """Wait at the read barrier for a decision that can wait.
@@ -199,3 +185,41 @@ async def until_reached(replica: Replica, limit_s: float) -> None:
     """
     if not await replica.read_barrier(limit_s):
         raise TransientError(f"The replica did not catch up within {limit_s:g} s.")
+
+
+def _change(generation: Generation, record: LogRecord) -> GalleryChange | None:
+    try:
+        event = cast("TemplatesEnrolled | TemplatesWithdrawn", decode_for(GALLERY, record.value))
+    except ContractError as error:
+        # Only workers write here, so this is a fault of ours or an intruder's; the sink keeps it as evidence.
+        log.error("gallery record ignored", position=str(record.position), reason=str(error))
+        return None
+    if generation.ledger.judge(event, record.position) is Verdict.LATE:
+        return None
+    templates: tuple[EnrolledTemplate, ...] = ()
+    try:
+        templates = _templates(generation, event) if isinstance(event, TemplatesEnrolled) else ()
+    except ContractError as error:
+        # It counts all the same: what it replaces may not stay searchable here and be gone after compaction (G7).
+        log.error("templates cannot be searched", position=str(record.position), reason=str(error))
+    return GalleryChange(booking=booking_key(event.ori, event.booking_number), templates=templates)
+
+
+def _templates(generation: Generation, event: TemplatesEnrolled) -> tuple[EnrolledTemplate, ...]:
+    if event.model_digest != generation.model_digest:
+        raise ContractError(
+            f"The templates are of model {event.model_digest[:12]}, the gallery of "
+            f"{generation.model_digest[:12]}; start a new gallery generation.",
+        )
+    person = person_of(event.sid, booking_key(event.ori, event.booking_number))
+    return tuple(
+        EnrolledTemplate(
+            person=person,
+            ori=event.ori,
+            booking_number=event.booking_number,
+            capture_id=capture.capture_id,
+            synthetic=event.synthetic,
+            template=template_from_bytes(capture.template, dimension=generation.dimension),
+        )
+        for capture in event.captures
+    )

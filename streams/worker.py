@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import faust
@@ -24,7 +25,7 @@ from schemas.codec import encode, topic_of
 from schemas.errors import ContractError, DomainFault, IntegrityError, LeadstreamError, TransientError
 from schemas.keys import key_of, partition_of
 from schemas.records import LogRecord
-from schemas.topics import ACCESS, BOOKING_EVENTS, GALLERY, PROBE_REQUESTS, TOPICS
+from schemas.topics import ACCESS, BOOKING_EVENTS, PROBE_REQUESTS, spec_of
 from streams import unreadable_headers
 from streams.audit_watch import AuditWatch
 from streams.bookings import Bookings
@@ -33,7 +34,7 @@ from streams.follower import Follower, SteadyChannel
 from streams.guard import Guard, place_of
 from streams.ports import NO_TELEMETRY
 from streams.probes import Probes
-from streams.replica import FOLLOWED, Replica
+from streams.replica import Replica
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -45,7 +46,8 @@ if TYPE_CHECKING:
     from processors.access import Directory
     from processors.policy import Policy
     from schemas.events import Event
-    from streams.ports import Attempts, AuditProgress, Clock, Extractor, Gallery, Log, Objects, Telemetry
+    from streams.generation import Generation
+    from streams.ports import Attempts, AuditProgress, Clock, Log, Objects, Telemetry
 
 GROUP = "leadstream-worker"
 CONSUMED = (BOOKING_EVENTS, PROBE_REQUESTS, ACCESS)
@@ -75,18 +77,14 @@ class WorkerParts:
     """What a worker is made of; `infra/wiring.py` makes it."""
 
     kafka: Log
-    gallery: Gallery
+    generations: tuple[Generation, ...]
+    """The gallery generations that it keeps; the first is searched until one is activated."""
     directory: Directory
-    dimension: int
-    """Length of a template."""
     policy: Policy
-    extractor: Extractor
     attempts: Attempts
     objects: Objects
     clock: Clock
     audit: AuditProgress
-    threshold_of: Callable[[int], float]
-    """Gallery size -> the pack's published cosine threshold."""
     telemetry: Telemetry = NO_TELEMETRY
 
 
@@ -103,10 +101,9 @@ class Worker:
         self._parts = parts
         self.app = _make_app(settings)
         self.replica = Replica(
-            gallery=parts.gallery,
+            generations=parts.generations,
             directory=parts.directory,
             kafka=parts.kafka,
-            dimension=parts.dimension,
             telemetry=parts.telemetry,
         )
         self._audit = AuditWatch(parts.audit, settle_s=settings.barrier_limit_s, telemetry=parts.telemetry)
@@ -119,7 +116,6 @@ class Worker:
         context = Context(
             replica=self.replica,
             policy=parts.policy,
-            extractor=parts.extractor,
             attempts=parts.attempts,
             pool=self._pool,
             objects=parts.objects,
@@ -127,7 +123,6 @@ class Worker:
             clock=parts.clock,
             barrier_limit_s=settings.barrier_limit_s,
             is_audited_within=self._audit.is_within,
-            threshold_of=parts.threshold_of,
             telemetry=parts.telemetry,
         )
         self._bookings = Bookings(context)
@@ -164,10 +159,10 @@ class Worker:
         self._listen(BOOKING_EVENTS, "bookings", self._bookings.handle, self._bookings.give_up)
         self._listen(PROBE_REQUESTS, "probes", self._decide_probe, self._probes.give_up)
         self._listen(ACCESS, "access", self._report_access_refusal, _nobody_waits)
-        appliers = {GALLERY: self.replica.apply_gallery, ACCESS: self.replica.apply_access}
-        channels = {topic: SteadyChannel(self.app) for topic in FOLLOWED}
-        for topic, channel in channels.items():
-            self._apply_from(channel, topic, appliers[topic])
+        channels = {topic: SteadyChannel(self.app) for topic in self.replica.followed}
+        for topic in self.replica.generations:
+            self._apply_from(channels[topic], topic, partial(self.replica.apply_gallery, topic))
+        self._apply_from(channels[ACCESS], ACCESS, self.replica.apply_access)
         self._follower = Follower(self._parts.kafka, self.replica, channels)
         self.app.on_partitions_assigned.connect(cast("Any", self._on_assigned))
         self.app.on_partitions_revoked.connect(cast("Any", self._on_revoked))
@@ -237,19 +232,14 @@ class Worker:
                 value_type=bytes,
                 key_serializer="raw",
                 value_serializer="raw",
-                partitions=TOPICS[name].partitions,
+                partitions=spec_of(name).partitions,
             )
         return self._topics[name]
 
-    async def _publish(self, event: Event) -> None:
-        """Send an event and return when the broker has acknowledged it.
-
-        Raises:
-            TransientError: the broker did not acknowledge it; it may or may not be in the topic.
-            ContractError: it is too long for Kafka; waiting would not make it shorter.
-        """
+    async def _publish(self, event: Event, /, *, topic: str | None = None) -> None:
+        """Send an event and return when the broker has acknowledged it; see `streams/ports.py`."""
         try:
-            acknowledged = await self._topic(topic_of(event)).send(key=key_of(event), value=encode(event))
+            acknowledged = await self._topic(topic or topic_of(event)).send(key=key_of(event), value=encode(event))
             await acknowledged
         except (MessageSizeTooLargeError, RecordTooLargeError):
             raise ContractError(f"{type(event).__name__} is too long for Kafka; send less in one record.") from None
@@ -261,7 +251,8 @@ class Worker:
 
     async def _become_ready(self, on_ready: Callable[[], None]) -> None:
         while not await self._catch_up():
-            log.info("catching up", gallery=self.replica.watermark(GALLERY), access=self.replica.watermark(ACCESS))
+            log.info("catching up", applied={topic: self.replica.watermark(topic) for topic in self.replica.followed})
+        log.info("caught up", generation=self.replica.active.topic)
         self._caught_up.set()
         await self._assigned.wait()
         on_ready()
@@ -307,29 +298,30 @@ class Worker:
         """Put records that count behind late repeats of older ones, before compaction would erase them (ADR 2)."""
         if not self._caught_up.is_set():
             return
-        for key, (partition, offset) in self.replica.ledger.to_put_at_the_end_again().items():
-            if partition not in self._own_bookings:
-                continue
-            try:
-                await self._put_again(key, partition, offset)
-            except (TransientError, KafkaError, FaustError) as error:
-                log.warning("not put at the end yet", booking=key, reason=type(error).__name__)
-                return  # The timer comes again.
-            log.warning("put at the end again, behind a late repeat", booking=key)
+        for generation in self.replica.generations.values():
+            for key, (partition, offset) in generation.ledger.to_put_at_the_end_again().items():
+                if partition not in self._own_bookings:
+                    continue
+                try:
+                    await self._put_again(generation, key, partition, offset)
+                except (TransientError, KafkaError, FaustError) as error:
+                    log.warning("not put at the end yet", booking=key, reason=type(error).__name__)
+                    return  # The timer comes again.
+                log.warning("put at the end again, behind a late repeat", booking=key, topic=generation.topic)
 
-    async def _put_again(self, key: str, partition: int, offset: int) -> None:
+    async def _put_again(self, generation: Generation, key: str, partition: int, offset: int) -> None:
         try:
-            record = await asyncio.to_thread(self._parts.kafka.record_at, GALLERY, partition, offset)
+            record = await asyncio.to_thread(self._parts.kafka.record_at, generation.topic, partition, offset)
         except IntegrityError:
             # Compaction was quicker; a withdrawal can still be said anew, and must be (G5).
-            entry = self.replica.ledger.entry(key)
+            entry = generation.ledger.entry(key)
             ori, _, booking_number = key.partition("/")
             again = enrolment.withdrawal_again(ori, booking_number, entry, self._parts.clock()) if entry else None
             if again is None:
                 raise
-            await self._publish(again)
+            await self._publish(again, topic=generation.topic)
         else:
-            await (await self._topic(GALLERY).send(key=record.key, value=record.value))
+            await (await self._topic(generation.topic).send(key=record.key, value=record.value))
 
 
 async def _nobody_waits(_record: LogRecord, _reason: str) -> None:

@@ -13,6 +13,7 @@ from schemas.events.access import (
     AgencyRegistered,
     AgreementAccepted,
     GenerationActivated,
+    GenerationRemoved,
     LoggedOn,
     PolicyActivated,
     PublisherRegistered,
@@ -48,6 +49,7 @@ Event = (
     | DeadLetter
     | DeadLetterReplayed
     | GenerationActivated
+    | GenerationRemoved
     | LoggedOn
     | PolicyActivated
     | ProbeRefused
@@ -79,6 +81,7 @@ RECORDS: dict[str, type[Record]] = {
         DeadLetter,
         DeadLetterReplayed,
         GenerationActivated,
+        GenerationRemoved,
         LoggedOn,
         OriginalRecord,
         PolicyActivated,
@@ -117,6 +120,7 @@ __all__ = [
     "DeadLetterReplayed",
     "EnrolledCapture",
     "GenerationActivated",
+    "GenerationRemoved",
     "Header",
     "ImageEdit",
     "LoggedOn",

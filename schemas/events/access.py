@@ -304,6 +304,45 @@ class GenerationActivated:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class GenerationRemoved:
+    """The templates of this gallery generation are erased from Kafka; it is written and searched no more."""
+
+    AVRO_NAME: ClassVar[str] = "leadstream.access.GenerationRemoved"
+
+    event_id: UUID
+    """Identity of this event; derived from its cause where there is one, so that a replay gives the same id."""
+    occurred_at: datetime
+    """When it happened, UTC, microseconds since the epoch, by the clock of whoever says it."""
+    actor: str
+    """Who caused it: `user:<user id>`, `publisher:<publisher id>` or `system:<role>`. An administrator."""
+    model_digest: str
+    """Digest of the model pack and recipe of the generation."""
+    gallery_topic: str
+    """Topic that held its templates."""
+
+    def to_record(self) -> dict[str, Any]:
+        """Return the mapping that the Avro writer takes."""
+        return {
+            "event_id": self.event_id,
+            "occurred_at": utc(self.occurred_at),
+            "actor": self.actor,
+            "model_digest": self.model_digest,
+            "gallery_topic": self.gallery_topic,
+        }
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> Self:
+        """Return the value of a mapping that the Avro reader gave."""
+        return cls(
+            event_id=record["event_id"],
+            occurred_at=record["occurred_at"],
+            actor=record["actor"],
+            model_digest=record["model_digest"],
+            gallery_topic=record["gallery_topic"],
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LoggedOn:
     """A user logged on."""
 

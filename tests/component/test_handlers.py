@@ -71,9 +71,10 @@ from streams import guard as guard_module
 from streams import probes as probes_module
 from streams.bookings import Bookings
 from streams.context import Context
+from streams.generation import Generation
 from streams.guard import Guard
 from streams.probes import Probes
-from streams.replica import FOLLOWED, Replica
+from streams.replica import Replica
 from streams.worker import Worker
 
 if TYPE_CHECKING:
@@ -119,7 +120,7 @@ class LogInMemory:
 
     def __init__(self) -> None:
         self.records: dict[tuple[str, int], list[LogRecord]] = {
-            (topic, part): [] for topic in FOLLOWED for part in range(TOPICS[topic].partitions)
+            (topic, part): [] for topic in (GALLERY, ACCESS) for part in range(TOPICS[topic].partitions)
         }
         self.hidden = 0
         """Records that the topics are said to hold beyond what the replica can read."""
@@ -146,7 +147,7 @@ class Bench:
         self.objects = ObjectStore(folder / "objects", FileMasterKey(bytes(range(32))))
         self.extractor = ReadingExtractor()
         self.replica = self.new_replica()
-        self.gallery = self.replica.gallery
+        self.gallery = self.replica.active.gallery
         self.published: list[Event] = []
         self.fails_to_publish: list[type[Event]] = []
         self.now: datetime = NOW
@@ -156,7 +157,6 @@ class Bench:
         self.context = Context(
             replica=self.replica,
             policy=POLICY,
-            extractor=self.extractor,
             attempts=AttemptCounter(folder / "attempts"),
             pool=self.pool,
             objects=self.objects,
@@ -164,7 +164,6 @@ class Bench:
             clock=lambda: self.now,
             barrier_limit_s=2.0,
             is_audited_within=self._is_audited_within,
-            threshold_of=lambda templates: templates / 1000,
         )
         self.bookings = Bookings(self.context)
         self.probes = Probes(self.context)
@@ -173,7 +172,14 @@ class Bench:
 
     def new_replica(self) -> Replica:
         gallery = FaissGallery(dimension=DIMENSION, model_digest=MODEL)
-        return Replica(gallery=gallery, directory=self.registry.directory, kafka=self.log, dimension=DIMENSION)
+        generation = Generation(
+            topic=GALLERY,
+            gallery=gallery,
+            extractor=self.extractor,
+            dimension=DIMENSION,
+            threshold_of=lambda templates: templates / 1000,
+        )
+        return Replica(generations=[generation], directory=self.registry.directory, kafka=self.log)
 
     def close(self) -> None:
         self._loop.run_until_complete(self._loop.shutdown_default_executor())
@@ -183,7 +189,8 @@ class Bench:
     async def _is_audited_within(self, limit_s: float) -> bool:
         return self.audited_within_s <= limit_s
 
-    async def _publish(self, event: Event) -> None:
+    async def _publish(self, event: Event, /, *, topic: str | None = None) -> None:
+        assert topic in (None, GALLERY)
         if type(event) in self.fails_to_publish:
             self.fails_to_publish.remove(type(event))
             raise TransientError("Kafka is away.")
@@ -191,7 +198,7 @@ class Bench:
         if isinstance(event, (TemplatesEnrolled, TemplatesWithdrawn)):
             partition = self.log.records[GALLERY, 0]
             partition.append(unsigned(event, offset=len(partition)))
-            await self.replica.apply_gallery(partition[-1:])
+            await self.replica.apply_gallery(GALLERY, partition[-1:])
 
     async def _follow_access(self) -> None:
         known = self.log.records[ACCESS, 0]
@@ -695,7 +702,7 @@ def late_repeat(bench: Bench, number: int) -> LogRecord:
     """Put a repeat of an earlier gallery record at the end of the topic and apply it."""
     log = bench.log.records[GALLERY, 0]
     log.append(replace(log[number], offset=len(log)))
-    bench._handle(bench.replica.apply_gallery(log[-1:]))
+    bench._handle(bench.replica.apply_gallery(GALLERY, log[-1:]))
     return log[-1]
 
 
@@ -721,10 +728,10 @@ def test_a_withdrawal_lost_to_compaction_is_made_anew(bench: Bench, order: Order
     assert isinstance(lost, TemplatesWithdrawn)
     assert again == replace(lost, occurred_at=bench.now, order_event_id=None)
     for replica in (bench.replica, bench.new_replica()):
-        bench._handle(replica.apply_gallery([repeat, made] if replica is not bench.replica else [made]))
-        assert replica.ledger.barred_by(f"CA0190000/{number}") is lost.cause
-        assert replica.ledger.to_put_at_the_end_again() == {}
-        assert replica.gallery.search(to_template(FACES[0]), 5).templates == 0
+        bench._handle(replica.apply_gallery(GALLERY, [repeat, made] if replica is not bench.replica else [made]))
+        assert replica.active.ledger.barred_by(f"CA0190000/{number}") is lost.cause
+        assert replica.active.ledger.to_put_at_the_end_again() == {}
+        assert replica.active.gallery.search(to_template(FACES[0]), 5).templates == 0
 
 
 def test_an_enrolment_lost_to_compaction_stops_the_worker(bench: Bench) -> None:
@@ -928,6 +935,6 @@ def test_what_a_withdrawal_took_out_is_in_no_later_list_whatever_a_restart_repea
     bench.order(OrderKind.SEAL)
     late = replace(enrolled, offset=2)
     bench.log.records[GALLERY, 0].append(late)
-    bench._handle(bench.replica.apply_gallery([late]))
+    bench._handle(bench.replica.apply_gallery(GALLERY, [late]))
     assert bench.listed(bench.request(0)) == []
-    assert bench.replica.ledger.barred_by("CA0190000/B-1") is WithdrawalCause.SEALED
+    assert bench.replica.active.ledger.barred_by("CA0190000/B-1") is WithdrawalCause.SEALED

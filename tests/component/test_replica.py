@@ -38,12 +38,14 @@ from schemas.events import EnrolledCapture, TemplatesEnrolled, TemplatesWithdraw
 from schemas.positions import SourcePosition
 from schemas.topics import ACCESS, BOOKING_EVENTS, GALLERY, TOPICS
 from streams import follower
-from streams.replica import FOLLOWED, Replica, until_reached
+from streams.generation import Generation
+from streams.replica import Replica, until_reached
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
     from uuid import UUID
 
+    from processors.extraction import Extraction
     from schemas.records import LogRecord
     from streams.ports import LogTail
 
@@ -57,7 +59,7 @@ class LogInMemory:
     """Where the followed topics end, as the test says."""
 
     def __init__(self) -> None:
-        self.ends = {(topic, part): 0 for topic in FOLLOWED for part in range(TOPICS[topic].partitions)}
+        self.ends = {(topic, part): 0 for topic in (GALLERY, ACCESS) for part in range(TOPICS[topic].partitions)}
         self.is_away = False
 
     def end_offsets(self, topics: Collection[str]) -> Mapping[tuple[str, int], int]:
@@ -75,15 +77,33 @@ class LogInMemory:
         raise NotImplementedError
 
 
+class NoExtractor:
+    """A replica extracts nothing."""
+
+    def extract(self, photo: bytes, /) -> Extraction:
+        raise NotImplementedError
+
+
+def replica_of(gallery: FaissGallery, directory: Directory, log: LogInMemory) -> Replica:
+    generation = Generation(
+        topic=GALLERY,
+        gallery=gallery,
+        extractor=NoExtractor(),
+        dimension=DIMENSION,
+        threshold_of=lambda _: 0.5,
+    )
+    return Replica(generations=[generation], directory=directory, kafka=log)
+
+
 class Bench:
     def __init__(self) -> None:
         self.log = LogInMemory()
         self.gallery = FaissGallery(dimension=DIMENSION, model_digest=MODEL)
         self.directory = Directory(ROOT.public_key)
-        self.replica = Replica(gallery=self.gallery, directory=self.directory, kafka=self.log, dimension=DIMENSION)
+        self.replica = replica_of(self.gallery, self.directory, self.log)
 
     def apply(self, *records: LogRecord) -> None:
-        asyncio.run(self.replica.apply_gallery(records))
+        asyncio.run(self.replica.apply_gallery(GALLERY, records))
 
     def searchable(self) -> dict[str, int]:
         """Booking number -> which face is found for it."""
@@ -143,7 +163,7 @@ def test_a_late_repeat_of_an_enrolment_never_brings_a_withdrawn_booking_back(ben
     for start in range(0, len(log), size):
         bench.apply(*log[start : start + size])
     assert bench.searchable() == {}
-    assert bench.replica.ledger.to_put_at_the_end_again() == {f"{ORI}/B-1": (0, 1)}
+    assert bench.replica.active.ledger.to_put_at_the_end_again() == {f"{ORI}/B-1": (0, 1)}
 
 
 def test_a_replica_made_from_the_compacted_log_holds_the_same(bench: Bench) -> None:
@@ -249,7 +269,7 @@ def test_the_barrier_waits_for_everything_that_stood_in_both_topics(bench: Bench
         bench.log.ends[GALLERY, 0] = 2
         bench.log.ends[ACCESS, 0] = len(FOUNDING)
         barrier = asyncio.create_task(bench.replica.read_barrier(60))
-        await bench.replica.apply_gallery([gallery_record(0, 10, 0), gallery_record(1, 11, SEALED)])
+        await bench.replica.apply_gallery(GALLERY, [gallery_record(0, 10, 0), gallery_record(1, 11, SEALED)])
         for _ in range(20):
             await asyncio.sleep(0)
         assert not barrier.done()
@@ -276,7 +296,7 @@ def test_what_is_written_after_the_question_is_not_waited_for(bench: Bench) -> N
         bench.log.end_offsets = ask  # type: ignore[method-assign]  # what happens between question and answer
         barrier = asyncio.create_task(bench.replica.read_barrier(60))
         await asked.wait()
-        await bench.replica.apply_gallery([gallery_record(0, 10, 0)])
+        await bench.replica.apply_gallery(GALLERY, [gallery_record(0, 10, 0)])
         assert await barrier
 
     asyncio.run(passes())
@@ -346,7 +366,7 @@ class ApplyingChannel:
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def put(self, batch: list[LogRecord]) -> None:
-        task = asyncio.create_task(self._replica.apply_gallery(batch))
+        task = asyncio.create_task(self._replica.apply_gallery(GALLERY, batch))
         self._tasks.add(task)
 
 

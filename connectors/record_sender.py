@@ -1,0 +1,87 @@
+"""Sends records as they are, unsigned, and waits for the broker: what was set aside and comes back, or is made anew."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from confluent_kafka import KafkaError, KafkaException, Producer
+
+from connectors.publishing import DELIVERY_TIMEOUT_S
+from schemas.errors import TransientError, UsageError
+from schemas.positions import SourcePosition
+from schemas.topics import TOPICS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from confluent_kafka import Message
+
+_NEVER_TAKEN = frozenset({KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.RECORD_LIST_TOO_LARGE, KafkaError.INVALID_RECORD})
+
+
+class RecordSender:
+    """One record after the other; from one thread.
+
+    Args:
+        config: settings of the Kafka client, at least `bootstrap.servers`.
+        timeout_s: how long the broker has to acknowledge a record.
+    """
+
+    def __init__(self, config: Mapping[str, str | int | bool], *, timeout_s: float = DELIVERY_TIMEOUT_S) -> None:
+        self._timeout_s = timeout_s
+        self._producer = Producer(
+            {
+                "log_level": 0,
+                "enable.idempotence": True,
+                **config,
+                "acks": "all",
+                "message.timeout.ms": int(timeout_s * 1000),
+                "message.max.bytes": max(int(topic.config["max.message.bytes"]) for topic in TOPICS.values()),
+            },
+        )
+
+    def send(
+        self,
+        topic: str,
+        partition: int,
+        key: bytes | None,
+        value: bytes | None,
+        headers: Sequence[tuple[str, bytes | None]] = (),
+    ) -> SourcePosition:
+        """Return where a record stands, once the broker has acknowledged it.
+
+        Raises:
+            TransientError: no acknowledgement came; it may or may not be in the topic.
+            UsageError: Kafka does not take it.
+        """
+        settled: list[tuple[KafkaError | None, Message]] = []
+        try:
+            self._producer.produce(
+                topic,
+                partition=partition,
+                key=key,
+                value=value,
+                headers=list(headers),
+                on_delivery=lambda error, message: settled.append((error, message)),
+            )
+            self._producer.flush(self._timeout_s)
+        except KafkaException as error:
+            raise _failure(error.args[0], topic) from None
+        if not settled:
+            raise TransientError(
+                f"Kafka did not acknowledge a record for {topic} in {self._timeout_s:g} s; do it again."
+            )
+        trouble, message = settled[0]
+        if trouble is not None:
+            raise _failure(trouble, topic)
+        return SourcePosition(topic=topic, partition=partition, offset=int(message.offset() or 0))
+
+    def close(self) -> None:
+        """Let go of the connection; everything was acknowledged before."""
+        self._producer.flush(0)
+
+
+def _failure(error: KafkaError, topic: str) -> Exception:
+    if error.code() in _NEVER_TAKEN:
+        return UsageError(f"Kafka does not take the record into {topic}: {error.str()}.")
+    return TransientError(f"Kafka did not acknowledge a record for {topic}: {error.str()}; do it again.")
