@@ -19,6 +19,8 @@ from schemas.events import (
     AccessRevoked,
     AgencyRegistered,
     AgreementAccepted,
+    GenerationActivated,
+    GenerationRemoved,
     LoggedOn,
     PublisherRegistered,
     TrainingCompleted,
@@ -186,6 +188,30 @@ class AccessAdministration:
                 user_id=_named(user_id, "user id"),
                 method=_named(method, "method"),
                 publisher_id=publisher_id,
+            ),
+        )
+
+    def activate_generation(self, *, model_digest: str, gallery_topic: str) -> SourcePosition:
+        """Let searches use a gallery generation from here on."""
+        return self._publisher.publish(
+            GenerationActivated(
+                event_id=uuid4(),
+                occurred_at=self._clock(),
+                actor=self._actor,
+                model_digest=_digest(model_digest),
+                gallery_topic=_named(gallery_topic, "gallery topic"),
+            ),
+        )
+
+    def remove_generation(self, *, model_digest: str, gallery_topic: str) -> SourcePosition:
+        """Say that the templates of a gallery generation are erased; erasing them is another step."""
+        return self._publisher.publish(
+            GenerationRemoved(
+                event_id=uuid4(),
+                occurred_at=self._clock(),
+                actor=self._actor,
+                model_digest=_digest(model_digest),
+                gallery_topic=_named(gallery_topic, "gallery topic"),
             ),
         )
 

@@ -20,6 +20,7 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaExcepti
 from processors.audit import Bounds
 from schemas.errors import IntegrityError, TransientError
 from schemas.records import UNREADABLE_HEADERS, LogRecord
+from schemas.topics import is_further_generation
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
@@ -105,6 +106,17 @@ class LogReader:
         """
         try:
             return _ask_bounds(self._consumer, topics)
+        except KafkaException as error:
+            raise TransientError(f"Kafka does not answer: {error.args[0].str()}") from None
+
+    def generations(self) -> list[str]:
+        """Return the topics of further gallery generations that Kafka has.
+
+        Raises:
+            TransientError: Kafka does not answer.
+        """
+        try:
+            return sorted(filter(is_further_generation, self._consumer.list_topics(timeout=ASK_TIMEOUT_S).topics))
         except KafkaException as error:
             raise TransientError(f"Kafka does not answer: {error.args[0].str()}") from None
 

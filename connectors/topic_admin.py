@@ -127,6 +127,24 @@ class TopicAdmin:
         self._see_that_it_holds(wanted)
         return changes
 
+    def erase(self, spec: TopicSpec) -> None:
+        """Erase every record that stands in a topic; the topic stays, and its offsets go on.
+
+        Raises:
+            UsageError: the broker refuses.
+            TransientError: the broker cannot be reached.
+        """
+        ends = [TopicPartition(*place, end) for place, end in self.end_offsets([spec.name]).items()]
+        # Kafka deletes records only where a topic's policy allows deletion; it is allowed for this moment.
+        kept = spec.config["cleanup.policy"]
+        self._correct([_policy(spec.name, found=kept, wanted="compact,delete")])
+        try:
+            for future in self._client.delete_records(ends, request_timeout=self._timeout_s).values():
+                self._result(future)
+        finally:
+            self._correct([_policy(spec.name, found="compact,delete", wanted=kept)])
+        self._see_that_it_holds([spec])
+
     def end_offsets(self, topics: Collection[str]) -> dict[tuple[str, int], int]:
         """Return, for every partition of the topics, the offset that its next record will get.
 
@@ -234,6 +252,10 @@ class TopicAdmin:
 
 class _AlreadyThereError(UsageError):
     """The topic was created by somebody else in the meantime."""
+
+
+def _policy(topic: str, *, found: str, wanted: str) -> TopicChange:
+    return TopicChange(topic=topic, kind="config", setting="cleanup.policy", found=found, wanted=wanted)
 
 
 def _differences(

@@ -19,6 +19,7 @@ from infra.commands import (
     booking,
     dead_letters,
     demonstrating,
+    generations,
     observing,
     operating,
     probing,
@@ -51,6 +52,7 @@ for command in (
     app.command()(command)
 for group in ("agency", "user", "publisher"):
     app.add_typer(getattr(administration, group), name=group)
+app.add_typer(generations.generation, name="generation")
 app.add_typer(auditing.audit, name="audit")
 app.add_typer(dead_letters.dead_letters, name="dead-letters")
 for group in ("topics", "config", "assets"):

@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from connectors.topic_admin import TopicAdmin
-from infra import roles
+from infra import roles, wiring
 from infra.brokers import make_broker
 from infra.brokers.apache import kafka_version
 from infra.brokers.process import ChildProcess, keep_small, locked_folder, tail, write_pid
 from infra.data_folder import DataFolder
 from infra.settings import PREFIX
 from schemas.errors import TransientError, UsageError
-from schemas.topics import TOPICS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -84,7 +83,7 @@ class LocalSystem:
             self._say(f"starting the {self.broker.kind} broker")
             self.broker.start()
             self._folder.announce("broker", {"bootstrap": self.broker.bootstrap, "kind": self.broker.kind})
-            TopicAdmin(self.broker.bootstrap).apply(TOPICS.values())
+            TopicAdmin(self.broker.bootstrap).apply(wiring.topic_specs(self._settings))
             self._say("starting the sink and the workers")
             self.start_role(roles.SINK, "sink")
             for name in self._workers:

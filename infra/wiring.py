@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.resources import files
 from typing import TYPE_CHECKING
@@ -25,7 +26,7 @@ from processors.model_card import model_digest, published_threshold
 from processors.policy import parse_policy
 from schemas.codec import decode_for
 from schemas.errors import ContractError, IntegrityError, UsageError
-from schemas.topics import ACCESS, TOPICS, generation_topic
+from schemas.topics import ACCESS, TOPICS, generation_topic, is_further_generation, spec_of
 from streams.generation import Generation
 from streams.sink import GROUP as AUDIT_GROUP
 from streams.sink import Sink
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from processors.refusals import Refusal
     from schemas.positions import SourcePosition
     from schemas.records import LogRecord
+    from schemas.topics import TopicSpec
     from streams.ports import AuditProgress, TopicPartition
 
 KafkaConfig = dict[str, str | int | bool]
@@ -103,6 +105,42 @@ def extractor(settings: Settings) -> FaceExtractor:
         return FaceExtractor(assets.load_card(settings.model_card), settings.model_card.parent)
     found = assets.fetch(settings.assets, lambda _: None, samples=False)
     return FaceExtractor(found.card, found.pack_dir)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GenerationName:
+    """Which gallery generation."""
+
+    model_digest: str
+    topic: str
+
+
+def generation_names(settings: Settings) -> list[GenerationName]:
+    """Return the generations of the model cards that are set; that of the pack to change to comes last."""
+    card = (
+        assets.fetch(settings.assets, lambda _: None, samples=False).card
+        if settings.model_card is None
+        else assets.load_card(settings.model_card)
+    )
+    names = [GenerationName(model_digest=model_digest(card), topic=settings.gallery_topic)]
+    if settings.next_model_card is not None:
+        digest = model_digest(assets.load_card(settings.next_model_card))
+        names.append(GenerationName(model_digest=digest, topic=generation_topic(digest)))
+    return names
+
+
+def topic_specs(settings: Settings) -> list[TopicSpec]:
+    """Return what the broker should have: the topics of topics.toml, and those of further gallery generations."""
+    further = [name.topic for name in generation_names(settings) if is_further_generation(name.topic)]
+    return [*TOPICS.values(), *map(spec_of, further)]
+
+
+def active_generation(settings: Settings, known: Directory) -> GenerationName:
+    """Return the generation that is searched, as a directory says."""
+    if known.active_generation is None:
+        return generation_names(settings)[0]
+    digest, topic = known.active_generation
+    return GenerationName(model_digest=digest, topic=topic)
 
 
 def generations(settings: Settings) -> tuple[Generation, ...]:
@@ -170,9 +208,11 @@ def look_at_audit(settings: Settings) -> AuditProgress:
     config = kafka_config(settings)
     log, group = KafkaLog(config), GroupProgress(config, AUDIT_GROUP)
 
+    topics = {*TOPICS, *(name.topic for name in generation_names(settings))}
+
     def look() -> tuple[Mapping[TopicPartition, int], Mapping[TopicPartition, int]]:
-        audited = group.committed(TOPICS)
-        return audited, log.end_offsets(TOPICS)
+        audited = group.committed(topics)
+        return audited, log.end_offsets(topics)
 
     return look
 

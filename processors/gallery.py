@@ -18,6 +18,7 @@ from schemas.events import TemplatesWithdrawn, WithdrawalCause
 from schemas.keys import booking_key
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from datetime import datetime
 
     from schemas.events import TemplatesEnrolled
@@ -84,6 +85,10 @@ class GalleryLedger:
         """Return the record of a booking that counts, or None when there never was one."""
         return self._entries.get(key)
 
+    def entries(self) -> Iterable[tuple[str, Entry]]:
+        """Return every booking with the record of it that counts."""
+        return self._entries.items()
+
     def is_superseded(self, key: str, source_offset: int) -> bool:
         """Tell whether a booking event of this offset has been followed by one that counts."""
         entry = self._entries.get(key)
@@ -95,3 +100,12 @@ class GalleryLedger:
 
     def __len__(self) -> int:
         return len(self._entries)
+
+
+def newer_in(source: GalleryLedger, target: GalleryLedger) -> dict[str, Entry]:
+    """Return, by booking, what counts in one generation and is not in another, or only in an older state."""
+    return {
+        key: entry
+        for key, entry in source.entries()
+        if not (there := target.entry(key)) or there.source_offset < entry.source_offset
+    }

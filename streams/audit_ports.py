@@ -27,6 +27,14 @@ class AuditLog(Protocol):
         """
         ...
 
+    def generations(self) -> Collection[str]:
+        """Return the topics of further gallery generations that Kafka has.
+
+        Raises:
+            TransientError: Kafka does not answer.
+        """
+        ...
+
     def start(self, offsets: Mapping[TopicPartition, int]) -> None:
         """Read these partitions from these offsets on."""
         ...

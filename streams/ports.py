@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
     from datetime import datetime
     from uuid import UUID
@@ -149,6 +149,10 @@ class Log(Protocol):
 
     def tail(self, start: Mapping[TopicPartition, int]) -> LogTail:
         """Return a reader that starts at these offsets."""
+        ...
+
+    def read(self, topic: str, partition: int, start: int, stop: int) -> Iterator[LogRecord]:
+        """Yield the records of [start, stop); offsets have holes where a topic is compacted."""
         ...
 
     def record_at(self, topic: str, partition: int, offset: int) -> LogRecord:

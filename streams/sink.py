@@ -36,6 +36,7 @@ FLUSH_ROWS = 10_000
 FLUSH_PAYLOAD_CHARS = 32_000_000
 RETRY_AFTER_S = 0.5
 WARN_EVERY_S = 30.0
+LOOK_EVERY_S = 5.0
 TELL_EVERY_S = 1.0
 TELL_AGAIN_S = 60.0
 """Said again though nothing happened: brokers forget what a group committed that is silent for long."""
@@ -74,7 +75,7 @@ class Sink:
         log_reader: Kafka.
         trail: the audit trail, open for appending.
         registry: schema ids of Confluent framing.
-        topics: names of the topics to audit.
+        topics: names of the topics to audit; without, those of topics.toml and of every further gallery generation.
         monotonic: seconds that only ever rise.
     """
 
@@ -84,7 +85,7 @@ class Sink:
         log_reader: AuditLog,
         trail: AuditTrail,
         registry: Mapping[int, SchemaVersion] = NO_REGISTRY,
-        topics: Collection[str] = tuple(TOPICS),
+        topics: Collection[str] | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._log_reader = log_reader
@@ -92,6 +93,8 @@ class Sink:
         self._registry = registry
         self._topics = topics
         self._monotonic = monotonic
+        self._reading: frozenset[str] = frozenset()
+        self._looked_at = monotonic()
         self._next: dict[TopicPartition, int] = {}
         self._appended: dict[TopicPartition, int] = {}
         self._unchecked: dict[TopicPartition, Tip] = {}
@@ -128,11 +131,13 @@ class Sink:
             if self._batch.count and (self._is_full() or self._monotonic() >= self._batch.due_at):
                 self._append_all(stop)
             self._tell()
+            self._patiently(partial(self._begin_new_generations, stop), stop)
         self._append_all(stop)
 
     def _find_start(self) -> None:
+        self._reading = frozenset(self._wanted())
         tips = self._trail.tips()
-        bounds = self._log_reader.bounds(self._topics)
+        bounds = self._log_reader.bounds(self._reading)
         starts = start_offsets(tips, bounds)
         # The last audited record is read once more: Kafka must still say what the trail says.
         self._unchecked = dict(tips)
@@ -142,6 +147,20 @@ class Sink:
         self._next, self._appended = dict(starts), dict(starts)
         self._ends = {place: held.high for place, held in bounds.items()}
         log.info("audit sink starts", partitions=len(starts), resumed=len(tips))
+
+    def _wanted(self) -> Collection[str]:
+        return self._topics if self._topics is not None else (*TOPICS, *self._log_reader.generations())
+
+    def _begin_new_generations(self, stop: Event) -> None:
+        """Look now and then for gallery generations that were made meanwhile, and audit these too."""
+        if self._topics is not None or self._monotonic() - self._looked_at < LOOK_EVERY_S:
+            return
+        wanted = self._wanted()
+        self._looked_at = self._monotonic()
+        if not self._reading.issuperset(wanted):
+            # As after a start: once all that was read is appended, the trail says where to go on.
+            self._append_all(stop)
+            self._find_start()
 
     def _read(self) -> None:
         wait_s = max(0.0, self._batch.due_at - self._monotonic()) if self._batch.count else FLUSH_AFTER_S

@@ -58,7 +58,8 @@ class _Confirmed:
 
 
 @contextmanager
-def _acting(data: Path | None, actor: str) -> Iterator[tuple[AccessAdministration, DataFolder]]:
+def acting(data: Path | None, actor: str) -> Iterator[tuple[AccessAdministration, DataFolder]]:
+    """Act as an administrator whose key is on this machine; an act that changes nothing is told at once."""
     settings = load_settings(data)
     folder = DataFolder(settings.data)
     folder.require()
@@ -81,7 +82,7 @@ def register_agency(
     data: Data = None,
 ) -> None:
     """Let an agency take part."""
-    with _acting(data, actor) as (administration, _):
+    with acting(data, actor) as (administration, _):
         administration.register_agency(ori=ori, name=name)
     say(f"Agency {ori} is registered.")
 
@@ -102,7 +103,7 @@ def register_publisher(
     data: Data = None,
 ) -> None:
     """Let a system publish for one agency."""
-    with _acting(data, actor) as (administration, folder):
+    with acting(data, actor) as (administration, folder):
         key = _public_key(public_key) if public_key else _own_key(folder.publisher_key(publisher_id)).public_key
         administration.register_publisher(
             publisher_id=publisher_id,
@@ -127,7 +128,7 @@ def register_user(
     data: Data = None,
 ) -> None:
     """Make a person known; that alone allows nothing."""
-    with _acting(data, actor) as (administration, folder):
+    with acting(data, actor) as (administration, folder):
         key = _public_key(public_key) if public_key else _own_key(folder.user_key(user_id)).public_key
         administration.register_user(
             user_id=user_id,
@@ -151,7 +152,7 @@ def train(
 ) -> None:
     """Record a completed course; the acting administrator approves it."""
     completed_at = wiring.now()
-    with _acting(data, actor) as (administration, _):
+    with acting(data, actor) as (administration, _):
         administration.record_training(
             user_id=user_id,
             course=course,
@@ -176,7 +177,7 @@ def accept(
     wanted = wiring.policy(load_settings(data)).agreements
     if agreement is not None:
         wanted = {agreement: version or wanted.get(agreement, "1")}
-    with _acting(data, user_id) as (administration, _):
+    with acting(data, user_id) as (administration, _):
         for name, accepted in wanted.items():
             administration.record_agreement(
                 user_id=user_id,
@@ -196,7 +197,7 @@ def _standing_command(name: str, what_for: str, done: str) -> None:
         actor: Actor = ROOT_ADMINISTRATOR,
         data: Data = None,
     ) -> None:
-        with _acting(data, actor) as (administration, _):
+        with acting(data, actor) as (administration, _):
             getattr(administration, name)(user_id=user_id, reason=reason)
         say(f"Access of {user_id} is {done}.")
 

@@ -11,7 +11,6 @@ from infra import assets as fetched
 from infra import wiring
 from infra.commands.common import Data, Json, out, print_json, say, table
 from infra.settings import Settings, described, load_settings
-from schemas.topics import TOPICS
 
 topics = typer.Typer(help="The topics of schemas/topics.toml and those of the broker.", no_args_is_help=True)
 config = typer.Typer(help="Settings.", no_args_is_help=True)
@@ -22,13 +21,16 @@ DIFFERENT = 1
 @topics.command("apply")
 def apply_topics(data: Data = None, as_json: Json = False) -> None:
     """Create what is missing and correct settings; a partition count is never changed."""
-    _show_changes(TopicAdmin(_bootstrap(data)).apply(TOPICS.values()), as_json=as_json, done="applied")
+    settings = load_settings(data)
+    changes = TopicAdmin(_bootstrap(settings)).apply(wiring.topic_specs(settings))
+    _show_changes(changes, as_json=as_json, done="applied")
 
 
 @topics.command("diff")
 def diff_topics(data: Data = None, as_json: Json = False) -> int:
     """Show how the broker's topics differ; exit code 1 when they do."""
-    changes = TopicAdmin(_bootstrap(data)).diff(TOPICS.values())
+    settings = load_settings(data)
+    changes = TopicAdmin(_bootstrap(settings)).diff(wiring.topic_specs(settings))
     _show_changes(changes, as_json=as_json, done="needed")
     return DIFFERENT if changes else 0
 
@@ -75,8 +77,8 @@ def _show_changes(changes: list[TopicChange], *, as_json: bool, done: str) -> No
         say("The broker's topics are as schemas/topics.toml describes them.")
 
 
-def _bootstrap(data: Data) -> str:
-    return str(wiring.kafka_config(load_settings(data))["bootstrap.servers"])
+def _bootstrap(settings: Settings) -> str:
+    return str(wiring.kafka_config(settings)["bootstrap.servers"])
 
 
 def _shown(name: str, value: object) -> object:

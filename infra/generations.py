@@ -1,0 +1,170 @@
+"""The gallery generations of the model cards that are set: how they are, what one lacks, how it is built."""
+
+from __future__ import annotations
+
+from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from connectors.attempt_counter import AttemptCounter
+from connectors.group_progress import GroupProgress
+from connectors.kafka_log import KafkaLog
+from connectors.record_sender import RecordSender
+from infra import wiring
+from infra.data_folder import DataFolder
+from processors.gallery import newer_in
+from processors.refusals import RefusalCode
+from schemas.codec import encode
+from schemas.errors import DomainFault, UsageError
+from schemas.keys import key_of, partition_of
+from streams.rebuild import LedgerReader, Rebuild, RebuildParts
+from streams.sink import GROUP as AUDIT_GROUP
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from infra.settings import Settings
+    from infra.wiring import GenerationName
+    from schemas.events import TemplatesEnrolled, TemplatesWithdrawn
+    from streams.rebuild import Tally
+
+ACTIVE, KEPT, REMOVED = "active", "kept", "removed"
+
+
+@dataclass(slots=True, kw_only=True)
+class Summary:
+    """What a build made, over all its rounds."""
+
+    enrolled: int = 0
+    not_enrolled: int = 0
+    withdrawn: int = 0
+
+    def add(self, tally: Tally) -> None:
+        """Count another round."""
+        self.enrolled += tally.enrolled
+        self.not_enrolled += tally.not_enrolled
+        self.withdrawn += tally.withdrawn
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what `generation build --json` prints."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GenerationState:
+    """One generation as an operator sees it."""
+
+    model_digest: str
+    topic: str
+    state: str
+    """active, kept or removed."""
+    bookings: int
+    """Bookings of which it holds something, a withdrawal too."""
+    missing: int
+    """Bookings of which the active generation knows something newer."""
+    audited: bool
+    """Whether every record of its topic is in the audit trail."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what `generation list --json` prints."""
+        return asdict(self)
+
+
+def next_of(settings: Settings) -> GenerationName:
+    """Return the generation to change to.
+
+    Raises:
+        UsageError: no pack to change to is set.
+    """
+    if settings.next_model_card is None:
+        raise UsageError("Set next_model_card (LEADSTREAM_NEXT_MODEL_CARD) to the card of the pack to change to.")
+    return wiring.generation_names(settings)[-1]
+
+
+def find(settings: Settings, which: str) -> GenerationName:
+    """Return the generation whose model digest begins like this.
+
+    Raises:
+        UsageError: none or several do.
+    """
+    found = [name for name in wiring.generation_names(settings) if which and name.model_digest.startswith(which)]
+    if len(found) != 1:
+        raise UsageError(f"{len(found)} generations that are set begin with {which!r}; `generation list` shows them.")
+    return found[0]
+
+
+def look(settings: Settings) -> list[GenerationState]:
+    """Return how each generation is.
+
+    Raises:
+        TransientError: Kafka does not answer.
+    """
+    kafka = KafkaLog(wiring.kafka_config(settings))
+    known = wiring.directory_as_published(settings)
+    active = wiring.active_generation(settings, known)
+    counting = LedgerReader(kafka, active.topic).catch_up()
+    states = []
+    for name in wiring.generation_names(settings):
+        ledger = LedgerReader(kafka, name.topic).catch_up()
+        state = ACTIVE if name == active else REMOVED if name.topic in known.removed_generations else KEPT
+        states.append(
+            GenerationState(
+                model_digest=name.model_digest,
+                topic=name.topic,
+                state=state,
+                bookings=len(ledger),
+                missing=len(newer_in(counting, ledger)),
+                audited=_is_audited(settings, kafka, name.topic),
+            )
+        )
+    return states
+
+
+def require_complete(settings: Settings, name: GenerationName) -> None:
+    """Do nothing if a generation can be searched as well as the active one.
+
+    Raises:
+        DomainFault: GENERATION_INCOMPLETE; the text says what it lacks.
+    """
+    (state,) = [each for each in look(settings) if each.topic == name.topic]
+    if state.missing or not state.audited:
+        lacks = f"it lacks {state.missing} bookings" if state.missing else "the sink does not audit it yet"
+        raise DomainFault(
+            RefusalCode.GENERATION_INCOMPLETE,
+            f"Generation {name.model_digest[:16]} cannot be searched: {lacks}. Run `leadstream generation build`, see "
+            "that the sink runs, and try again.",
+        )
+
+
+@contextmanager
+def rebuilding(settings: Settings) -> Iterator[Rebuild]:
+    """Open everything that a build of the next generation needs."""
+    target = next_of(settings)
+    config = wiring.kafka_config(settings)
+    folder = DataFolder(settings.data).worker("rebuild")
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    *_, pack = wiring.generations(settings)
+    with closing(RecordSender(config)) as sender:
+
+        def send(topic: str, record: TemplatesEnrolled | TemplatesWithdrawn) -> None:
+            key = key_of(record)
+            sender.send(topic, partition_of(topic, key), key, encode(record))
+
+        parts = RebuildParts(
+            kafka=KafkaLog(config),
+            objects=wiring.object_store(settings),
+            extractor=pack.extractor,
+            attempts=AttemptCounter(folder / "attempts"),
+            policy=wiring.policy(settings),
+            clock=wiring.now,
+            send=send,
+        )
+        active = wiring.active_generation(settings, wiring.directory_as_published(settings))
+        if active == target:
+            raise UsageError(f"Generation {target.model_digest[:16]} is active already; there is nothing to build.")
+        yield Rebuild(active.topic, target.topic, target.model_digest, parts, threads=settings.extraction_threads)
+
+
+def _is_audited(settings: Settings, kafka: KafkaLog, topic: str) -> bool:
+    audited = GroupProgress(wiring.kafka_config(settings), AUDIT_GROUP).committed([topic])
+    return all(audited[place] >= end for place, end in kafka.end_offsets([topic]).items())

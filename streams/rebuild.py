@@ -1,0 +1,222 @@
+"""Builds a gallery generation for another model pack: what counts for each booking is extracted anew.
+
+It reads the topic of the running generation for what counts for each booking, and writes to the topic of the new one.
+An enrolled booking is read again from the booking topic and its photos are extracted by the new pack; a withdrawal is
+said again. Each record keeps the offset of the booking event that it comes from, so that whatever workers write beside
+it meanwhile, the newest counts (G5). What is there already is not made again: it can be stopped and started.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import TYPE_CHECKING, cast
+
+from processors import enrolment
+from processors.gallery import GalleryLedger, newer_in
+from processors.refusals import Refusal, RefusalCode
+from schemas.codec import decode_for
+from schemas.errors import ContractError, DomainFault, IntegrityError
+from schemas.events import BookingRecorded, TemplatesEnrolled, WithdrawalCause
+from schemas.keys import booking_key, booking_scope
+from schemas.positions import SourcePosition
+from schemas.topics import BOOKING_EVENTS, GALLERY, spec_of
+from streams.bookings import STORED_IMAGE_CODES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from concurrent.futures import Future
+    from uuid import UUID
+
+    from processors.extraction import Extraction
+    from processors.gallery import Entry
+    from processors.policy import Policy
+    from schemas.events import TemplatesWithdrawn
+    from streams.ports import Attempts, Clock, Extractor, Log, Objects
+
+    GalleryRecord = TemplatesEnrolled | TemplatesWithdrawn
+
+AHEAD = 4
+"""Bookings under way for each thread: enough to keep it busy, few enough to hold in memory."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RebuildParts:
+    """What a rebuild works with."""
+
+    kafka: Log
+    objects: Objects
+    extractor: Extractor
+    attempts: Attempts
+    policy: Policy
+    clock: Clock
+    send: Callable[[str, GalleryRecord], None]
+    """Topic, record: sends it and returns when the broker has acknowledged it."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Tally:
+    """What became of the bookings that were missing."""
+
+    enrolled: int = 0
+    not_enrolled: int = 0
+    """The new pack found no usable photo."""
+    withdrawn: int = 0
+
+    @property
+    def done(self) -> int:
+        """How many bookings were made anew."""
+        return self.enrolled + self.not_enrolled + self.withdrawn
+
+
+class LedgerReader:
+    """Reads the topic of a generation for what counts for each booking; asks for more each time.
+
+    Args:
+        kafka: where to read.
+        topic: of the generation.
+    """
+
+    def __init__(self, kafka: Log, topic: str) -> None:
+        self._kafka = kafka
+        self._topic = topic
+        self._read = dict.fromkeys(range(spec_of(topic).partitions), 0)
+        self._ledger = GalleryLedger()
+
+    def catch_up(self) -> GalleryLedger:
+        """Return the ledger as of now.
+
+        Raises:
+            TransientError: Kafka does not deliver.
+        """
+        for (_, partition), end in self._kafka.end_offsets([self._topic]).items():
+            for record in self._kafka.read(self._topic, partition, self._read[partition], end):
+                try:
+                    event = cast("GalleryRecord", decode_for(GALLERY, record.value))
+                except ContractError:
+                    continue  # No worker applies it either.
+                self._ledger.judge(event, record.position)
+            self._read[partition] = max(end, self._read[partition])
+        return self._ledger
+
+
+class Rebuild:
+    """One generation made from another.
+
+    Args:
+        source: topic of the generation that runs.
+        target: topic of the generation to build.
+        model_digest: digest of its pack.
+        parts: what it works with.
+        threads: how many photos to extract at once.
+    """
+
+    def __init__(self, source: str, target: str, model_digest: str, parts: RebuildParts, *, threads: int) -> None:
+        self._source = LedgerReader(parts.kafka, source)
+        self._target = LedgerReader(parts.kafka, target)
+        self._topic = target
+        self._model_digest = model_digest
+        self._parts = parts
+        self._threads = threads
+
+    def missing(self) -> dict[str, Entry]:
+        """Return, by booking, what counts in the source and has not come into the target.
+
+        Raises:
+            TransientError: Kafka does not deliver.
+        """
+        return newer_in(self._source.catch_up(), self._target.catch_up())
+
+    def run(self, missing: dict[str, Entry], on_done: Callable[[Tally], None]) -> Tally:
+        """Make what is missing; tell after each booking how far it is.
+
+        Raises:
+            TransientError: Kafka or the object store is away; what was made stands, run it again.
+        """
+        tally = Tally()
+        work = iter(missing.items())
+        with ThreadPoolExecutor(self._threads, thread_name_prefix="rebuild") as pool:
+            under_way = {pool.submit(self._make, *each) for each in islice(work, AHEAD * self._threads)}
+            try:
+                while under_way:
+                    finished, under_way = wait(under_way, return_when=FIRST_COMPLETED)
+                    under_way |= {pool.submit(self._make, *each) for each in islice(work, len(finished))}
+                    for record in _results(finished):
+                        self._parts.send(self._topic, record)
+                        _count(tally, record)
+                        on_done(tally)
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+        return tally
+
+    def _make(self, key: str, entry: Entry) -> GalleryRecord:
+        ori, _, booking_number = key.partition("/")
+        again = enrolment.withdrawal_again(ori, booking_number, entry, self._parts.clock())
+        if again is not None and again.cause is not WithdrawalCause.NO_USABLE_CAPTURE:
+            return again
+        booking = self._booking(key, entry)
+        if booking is None:
+            # Nothing to extract from, such as synthetic templates of a demo; so this generation has nothing of it.
+            nothing = replace(entry, withdrawn=WithdrawalCause.NO_USABLE_CAPTURE)
+            made = enrolment.withdrawal_again(ori, booking_number, nothing, self._parts.clock())
+            return cast("TemplatesWithdrawn", made)
+        record, _ = enrolment.enrol(
+            booking,
+            _source_of(entry),
+            self._extractions(booking, entry),
+            counting=entry,
+            policy=self._parts.policy,
+            model_digest=self._model_digest,
+            at=self._parts.clock(),
+        )
+        return replace(record, source_said_at=entry.said_at)
+
+    def _booking(self, key: str, entry: Entry) -> BookingRecorded | None:
+        source = _source_of(entry)
+        try:
+            record = self._parts.kafka.record_at(source.topic, source.partition, source.offset)
+            event = decode_for(BOOKING_EVENTS, record.value)
+        except (IntegrityError, ContractError):
+            return None
+        is_its_own = isinstance(event, BookingRecorded) and booking_key(event.ori, event.booking_number) == key
+        return cast("BookingRecorded", event) if is_its_own else None
+
+    def _extractions(self, booking: BookingRecorded, entry: Entry) -> dict[UUID, Extraction]:
+        scope = booking_scope(booking.ori, booking.booking_number)
+        found: dict[UUID, Extraction] = {}
+        for number, capture in enumerate(enrolment.captures_to_extract(booking, self._parts.policy)):
+            try:
+                photo = self._parts.objects.get(capture.reference, capture.sha256, scope=scope)
+                with self._parts.attempts.attempt(_source_of(entry), number):
+                    found[capture.capture_id] = self._parts.extractor.extract(photo)
+            except DomainFault as fault:
+                is_stored = fault.code in STORED_IMAGE_CODES
+                found[capture.capture_id] = (
+                    Refusal(code=RefusalCode(fault.code), message=str(fault))
+                    if is_stored
+                    else enrolment.failed(str(fault))
+                )
+            except ContractError as error:
+                found[capture.capture_id] = enrolment.failed(str(error))
+        return found
+
+
+def _source_of(entry: Entry) -> SourcePosition:
+    # A booking's events and its gallery records share a key, and so the number of their partition.
+    return SourcePosition(topic=BOOKING_EVENTS, partition=entry.position[0], offset=entry.source_offset)
+
+
+def _results(finished: set[Future[GalleryRecord]]) -> Iterator[GalleryRecord]:
+    for future in finished:
+        yield future.result()
+
+
+def _count(tally: Tally, record: GalleryRecord) -> None:
+    if isinstance(record, TemplatesEnrolled):
+        tally.enrolled += 1
+    elif record.cause is WithdrawalCause.NO_USABLE_CAPTURE:
+        tally.not_enrolled += 1
+    else:
+        tally.withdrawn += 1
