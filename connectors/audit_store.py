@@ -29,7 +29,7 @@ from processors.audit import AuditRow, Tip
 from schemas.errors import IntegrityError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from clickhouse_connect.driver import Client
@@ -224,6 +224,36 @@ class AuditStore:
     def close(self) -> None:
         """Let go of the engine and of the right to write."""
         self._on_close.close()
+
+
+class AwaitedStore:
+    """The trail, opened when it is first used: whoever is patient with that waits for a ClickHouse that is not up yet.
+
+    Args:
+        open_it: opens the trail; tried again at the next use while ClickHouse is away.
+    """
+
+    def __init__(self, open_it: Callable[[], AuditStore]) -> None:
+        self._open = open_it
+        self._store: AuditStore | None = None
+
+    def tips(self) -> Mapping[TopicPartition, Tip]:
+        """Return the last row of every topic-partition that has any; raises what opening raises, too."""
+        return self._opened().tips()
+
+    def append(self, topic: str, partition: int, rows: Sequence[AuditRow]) -> None:
+        """Append as `AuditStore` does."""
+        self._opened().append(topic, partition, rows)
+
+    def _opened(self) -> AuditStore:
+        if self._store is None:
+            self._store = self._open()
+        return self._store
+
+    def close(self) -> None:
+        """Let go of the trail, if it was ever opened."""
+        if self._store is not None:
+            self._store.close()
 
 
 def _lock(folder: Path) -> int:

@@ -9,6 +9,8 @@ import structlog
 
 QUIET = ("faust", "mode", "aiokafka", "kafka")
 """Libraries whose own lines matter only from warning on."""
+SILENT = ("clickhouse_connect", "urllib3")
+"""Libraries that warn of each attempt that fails, beside the error that they raise: an outage is said once, by us."""
 
 
 def configure(level: str, role: str) -> None:
@@ -41,6 +43,8 @@ def configure(level: str, role: str) -> None:
     root.setLevel(level.upper())
     for name in QUIET:
         logging.getLogger(name).setLevel(logging.WARNING)
+    for name in SILENT:
+        logging.getLogger(name).setLevel(logging.ERROR)
 
 
 def _without_trace(
