@@ -126,7 +126,10 @@ class Lease:
             IntegrityError: a newer sink took it.
         """
         with translated("check the audit lease"):
-            epoch, holder = self._client.query(_NEWEST_LEASE).result_rows[0]
+            newest = self._client.query(_NEWEST_LEASE).result_rows
+        if not newest:
+            raise IntegrityError("the lease of the audit trail is gone: was another state restored? This sink stops.")
+        epoch, holder = newest[0]
         if (epoch, holder) != self._mine:
             raise IntegrityError(f"a newer sink ({holder}, epoch {epoch}) writes the audit trail; this one stops.")
 
