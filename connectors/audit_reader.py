@@ -17,6 +17,7 @@ from clickhouse_connect.driver.exceptions import DatabaseError, OperationalError
 from connectors.audit_store import ENGINE_FOLDER, apply_schema
 from connectors.clickhouse_client import (
     NOT_ALLOWED,
+    READONLY,
     ClickHouseServer,
     code_of,
     connect_embedded,
@@ -81,7 +82,7 @@ class AuditReader:
             except OperationalError:
                 raise
             except DatabaseError as error:
-                if code_of(error) == NOT_ALLOWED:
+                if code_of(error) in {NOT_ALLOWED, READONLY}:
                     raise UsageError(
                         "The trail can be read and nothing else: SELECT from what is in `audit`."
                     ) from None

@@ -5,8 +5,9 @@ three things: one INSERT is one topic-partition and is there whole or not at all
 same INSERT one INSERT; and on a start the trail itself, not Kafka, says which offsets come next.
 
 Only one sink writes. Embedded, that is a lock on the audit folder. On a server it is a lease: the newest epoch wins, an
-older sink sees it before and after each append and stops. An older sink that hangs between its check and its INSERT
-for as long as the newer one takes to start could still double rows; the comparison with Kafka (G2) would show it.
+older sink sees it before and after each append and stops. What it was appending just then, the newer one sees: it
+looks again before its first append to each topic-partition. An older INSERT that reaches the server later still, or
+runs there for longer, could double rows; the comparison with Kafka (G2) would show it.
 
     <folder>/clickhouse/   the engine's own files
     <folder>/sink.lock     held by the sink that writes
@@ -28,7 +29,7 @@ from processors.audit import AuditRow, Tip
 from schemas.errors import IntegrityError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from clickhouse_connect.driver import Client
@@ -55,6 +56,10 @@ _ONE_BLOCK = {"min_insert_block_size_rows": 10**9, "min_insert_block_size_bytes"
 _TIPS = """
 SELECT topic, partition, offset, wire_sha256 FROM audit.events
 WHERE (topic, partition, offset) IN (SELECT topic, partition, max(offset) FROM audit.events GROUP BY topic, partition)
+"""
+_TIP = """
+SELECT offset, wire_sha256 FROM audit.events WHERE topic = {topic:String} AND partition = {partition:Int32}
+ORDER BY topic DESC, partition DESC, offset DESC LIMIT 1
 """
 _LEAVES = """
 SELECT offset, leaf_hash FROM audit.events
@@ -121,7 +126,10 @@ class Lease:
             IntegrityError: a newer sink took it.
         """
         with translated("check the audit lease"):
-            epoch, holder = self._client.query(_NEWEST_LEASE).result_rows[0]
+            newest = self._client.query(_NEWEST_LEASE).result_rows
+        if not newest:
+            raise IntegrityError("the lease of the audit trail is gone: was another state restored? This sink stops.")
+        epoch, holder = newest[0]
         if (epoch, holder) != self._mine:
             raise IntegrityError(f"a newer sink ({holder}, epoch {epoch}) writes the audit trail; this one stops.")
 
@@ -138,6 +146,7 @@ class AuditStore:
         self._client = client
         self._lease = lease
         self._on_close = ExitStack()
+        self._certain: set[TopicPartition] = set()
         with translated("read the end of the audit trail"):
             rows = client.query(_TIPS).result_rows
         self._tips = {
@@ -170,10 +179,13 @@ class AuditStore:
             raise IntegrityError(f"rows for {topic}/{partition} are not of one topic-partition with rising offsets.")
         if self._lease:
             self._lease.check()
+            if (topic, partition) not in self._certain:
+                self._look_again(topic, partition)
         tip = self._tips.get((topic, partition))
         if tip and first <= tip.offset:
             self._check_already_there(topic, partition, rows)
             return
+        self._certain.discard((topic, partition))
         with translated(f"append {topic}/{partition}/{first}..{last}"):
             self._client.insert(
                 "events",
@@ -184,9 +196,18 @@ class AuditStore:
                 column_oriented=True,
                 settings={**_ONE_BLOCK, "insert_deduplication_token": f"{topic}-{partition}-{first}-{last}"},
             )
+        self._certain.add((topic, partition))
         self._tips[topic, partition] = Tip(offset=last, wire_sha256=rows[-1].wire_sha256)
         if self._lease:
             self._lease.check()
+
+    def _look_again(self, topic: str, partition: int) -> None:
+        """See what an INSERT of unknown fate did: one of ours, or one that an older sink had under way at our start."""
+        with translated(f"read the end of {topic}/{partition}"):
+            found = self._client.query(_TIP, parameters={"topic": topic, "partition": partition}).result_rows
+        for offset, digest in found:
+            self._tips[topic, partition] = Tip(offset=offset, wire_sha256=digest)
+        self._certain.add((topic, partition))
 
     def _check_already_there(self, topic: str, partition: int, rows: Sequence[AuditRow]) -> None:
         first, last = rows[0].offset, rows[-1].offset
@@ -206,6 +227,36 @@ class AuditStore:
     def close(self) -> None:
         """Let go of the engine and of the right to write."""
         self._on_close.close()
+
+
+class AwaitedStore:
+    """The trail, opened when it is first used: whoever is patient with that waits for a ClickHouse that is not up yet.
+
+    Args:
+        open_it: opens the trail; tried again at the next use while ClickHouse is away.
+    """
+
+    def __init__(self, open_it: Callable[[], AuditStore]) -> None:
+        self._open = open_it
+        self._store: AuditStore | None = None
+
+    def tips(self) -> Mapping[TopicPartition, Tip]:
+        """Return the last row of every topic-partition that has any; raises what opening raises, too."""
+        return self._opened().tips()
+
+    def append(self, topic: str, partition: int, rows: Sequence[AuditRow]) -> None:
+        """Append as `AuditStore` does."""
+        self._opened().append(topic, partition, rows)
+
+    def _opened(self) -> AuditStore:
+        if self._store is None:
+            self._store = self._open()
+        return self._store
+
+    def close(self) -> None:
+        """Let go of the trail, if it was ever opened."""
+        if self._store is not None:
+            self._store.close()
 
 
 def _lock(folder: Path) -> int:

@@ -11,6 +11,7 @@ import re
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 from xml.sax.saxutils import escape
 
 import clickhouse_connect
@@ -25,14 +26,25 @@ if TYPE_CHECKING:
 
     from clickhouse_connect.driver import Client
 
-NOT_ALLOWED = 497
-# Memory, disk, connections, time: the same statement may succeed later. Source: ClickHouse, src/Common/ErrorCodes.cpp.
+READONLY, NOT_ALLOWED = 164, 497
+# Memory, disk, connections, time, quotas, a server that stops or lacks its replicas: the same statement may succeed
+# later. Source: ClickHouse, src/Common/ErrorCodes.cpp.
 _PASSING = frozenset(
-    {74, 75, 76, 77, 88, 159, 164, 173, 202, 203, 209, 210, 236, 241, 242, 243, 252, 279, 319, 425, 439, 999}
+    {74, 75, 76, 77, 88, 159, 160, 173, 201, 202, 203, 209, 210, 225, 236, 241, 242, 243, 252, 279, 285, 286, 319}
+    | {394, 425, 439, 499, 745, 999}
 )
 _CODE = re.compile(r"[Cc]ode: (\d+)")
+# Said by something that stands before ClickHouse, when there is no ClickHouse behind it.
+_NO_SERVER = re.compile(r"HTTP status 5\d\d")
 
 _SETTINGS = {"async_insert": 0}
+_TLS = frozenset({"clickhouses", "https"})
+
+CONNECT_LIMIT_S = 10
+# An append takes well under a second, most of it the disk's; a long query is kept alive by its progress. So who is
+# silent for this long is away: waiting is said aloud and the statement sent again, which is harmless. Half of the
+# minute after which a role that does not turn counts as frozen. The client's own limit is five minutes.
+ANSWER_LIMIT_S = 30
 
 _CONFIG = "<clickhouse><users_config>{users}</users_config></clickhouse>\n"
 _USERS = """\
@@ -55,6 +67,8 @@ class ClickHouseServer:
     """A ClickHouse server, e.g. `clickhouses://user:password@host:8443`; never shown, for the password in it."""
 
     dsn: str = field(repr=False)
+    answer_limit_s: int = ANSWER_LIMIT_S
+    """How long it may be silent, amid a statement, before it counts as away."""
 
 
 def connect_embedded(folder: Path, *, rights: Sequence[str] | None = None, show_derived: bool = False) -> Client:
@@ -94,9 +108,20 @@ def connect_server(server: ClickHouseServer, *, read_only: bool = False) -> Clie
         TransientError: it does not answer.
         IntegrityError: it answers with a refusal.
     """
-    settings = {"readonly": 2} if read_only else _SETTINGS
+    settings = {"readonly": 2, "asterisk_include_materialized_columns": 1} if read_only else _SETTINGS
     with translated("connect to the ClickHouse server"):
-        return clickhouse_connect.get_client(dsn=server.dsn, settings=settings, tz_mode="aware")
+        return clickhouse_connect.get_client(
+            dsn=server.dsn,
+            # By itself the client goes by the port alone, and would send the password in the clear to any other.
+            secure=urlsplit(server.dsn).scheme in _TLS,
+            settings=settings,
+            tz_mode="aware",
+            connect_timeout=CONNECT_LIMIT_S,
+            send_receive_timeout=server.answer_limit_s,
+            # A session is locked while the server still works on a statement that the client has given up: sent again,
+            # it would be refused. Nothing here needs one.
+            autogenerate_session_id=False,
+        )
 
 
 @contextmanager
@@ -111,8 +136,12 @@ def translated(attempt: str) -> Iterator[None]:
         raise UsageError(f"Cannot {attempt}: {error}") from None
     except ClickHouseError as error:
         code = code_of(error)
-        if isinstance(error, OperationalError) or code in _PASSING:
+        if code in _PASSING or (code and isinstance(error, OperationalError)):
             raise TransientError(f"Cannot {attempt} for now: ClickHouse error {code}. Check it and its disk.") from None
+        if isinstance(error, OperationalError) or (not code and _NO_SERVER.search(str(error))):
+            raise TransientError(
+                f"Cannot {attempt} for now: ClickHouse does not answer. Check it and the way to it."
+            ) from None
         raise IntegrityError(f"Cannot {attempt}: ClickHouse refused with error {code}.") from None
     except OSError as error:
         raise TransientError(f"Cannot {attempt} for now: {type(error).__name__} {error.errno}.") from None

@@ -13,6 +13,8 @@ REPEAT_AFTER_S = 30.0
 REMEMBERED_LINES = 1000
 QUIET = ("faust", "mode", "aiokafka", "kafka")
 """Libraries whose own lines matter only from warning on."""
+SILENT = ("clickhouse_connect", "urllib3")
+"""Libraries that warn of each attempt that fails, beside the error that they raise: an outage is said once, by us."""
 
 
 def configure(level: str, role: str) -> None:
@@ -46,6 +48,8 @@ def configure(level: str, role: str) -> None:
     root.setLevel(level.upper())
     for name in QUIET:
         logging.getLogger(name).setLevel(logging.WARNING)
+    for name in SILENT:
+        logging.getLogger(name).setLevel(logging.ERROR)
 
 
 class OncePeriod(logging.Filter):

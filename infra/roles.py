@@ -98,7 +98,8 @@ def run_sink(settings: Settings) -> None:
     def health() -> Health:
         seen = progress()
         live = seen is None or time.monotonic() - seen.turned_at < FROZEN_AFTER_S
-        why = "not reading yet" if seen is None or seen.lag_records is None else seen.waiting_for
+        away = seen.waiting_for if seen else ""
+        why = away or ("not reading yet" if seen is None or seen.lag_records is None else "")
         return Health(role=SINK, live=live, ready=not why, why=why)
 
     metrics = SinkMetrics(

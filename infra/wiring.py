@@ -5,12 +5,13 @@ from __future__ import annotations
 import tomllib
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
 from connectors.attempt_counter import AttemptCounter
 from connectors.audit_reader import AuditReader
-from connectors.audit_store import AuditStore, open_store
+from connectors.audit_store import AwaitedStore, open_store
 from connectors.clickhouse_client import ClickHouseServer
 from connectors.face_extractor import FaceExtractor
 from connectors.faiss_gallery import FaissGallery
@@ -236,9 +237,9 @@ def audit_place(settings: Settings) -> Path | ClickHouseServer:
     return ClickHouseServer(dsn=settings.clickhouse) if settings.clickhouse else DataFolder(settings.data).audit
 
 
-def audit_store(settings: Settings) -> AuditStore:
-    """Open the audit trail for appending."""
-    return open_store(audit_place(settings), clickhouse.load_schema())
+def audit_store(settings: Settings) -> AwaitedStore:
+    """Return the audit trail for appending; it opens at its first use."""
+    return AwaitedStore(partial(open_store, audit_place(settings), clickhouse.load_schema()))
 
 
 def audit_reader(settings: Settings) -> AuditReader:
@@ -246,7 +247,7 @@ def audit_reader(settings: Settings) -> AuditReader:
     return AuditReader(audit_place(settings), clickhouse.load_schema())
 
 
-def sink(settings: Settings, trail: AuditStore) -> Sink:
+def sink(settings: Settings, trail: AwaitedStore) -> Sink:
     """Join a sink."""
     return Sink(log_reader=LogReader(kafka_config(settings), group=AUDIT_GROUP), trail=trail)
 

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from pathlib import Path
     from uuid import UUID
 
+    from connectors.probes import ProbeClient
+
 pytestmark = [pytest.mark.kafka, pytest.mark.long]
 KILLS = int(os.environ.get("LEADSTREAM_KILLS", "100"))
 SEED = int(os.environ.get("LEADSTREAM_SEED", "20261124"))
@@ -40,6 +42,7 @@ VICTIMS = ((WORKERS[0],), (WORKERS[1],), WORKERS, (roles.SINK,), (roles.SINK, WO
 """Who is killed at once."""
 BROKER_EVERY = 10
 LONGEST_PAUSE_S = 2.0
+PROBES_A_BOOKING = 2
 FACES = ("A1", "B1", "C1", "D1", "E1")
 
 log = logging.getLogger(__name__)
@@ -82,10 +85,15 @@ class Load:
                     if len(self.booked) % 3 == 0:
                         self._insist(partial(jail.publish_order, booking_number=number, **seal(number)))
                         self.sealed.append(number)
-                    for _ in range(3):
+                    for _ in range(PROBES_A_BOOKING):
                         self._insist(partial(investigator.submit, self._photos["A2"], **REQUEST))
+                    # No faster than the workers: a backlog of hours would prove no more.
+                    self._insist(partial(self._ask, investigator))
         except BaseException as error:  # noqa: BLE001 - told by the test
             self.failure = error
+
+    def _ask(self, investigator: ProbeClient) -> None:
+        investigator.await_outcome(investigator.submit(self._photos["A2"], **REQUEST), LIMIT_S)
 
     def _insist(self, send: Callable[[], object]) -> None:
         while not self._stop.is_set():
