@@ -10,6 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from processors.gallery import BARRING, Entry, GalleryLedger, Verdict
+from schemas.errors import ContractError
 from schemas.events import TemplatesEnrolled, TemplatesWithdrawn, WithdrawalCause
 from schemas.positions import SourcePosition
 from schemas.topics import BOOKING_EVENTS, GALLERY
@@ -222,3 +223,25 @@ def test_an_unknown_booking_is_neither_barred_nor_superseded() -> None:
 def test_the_order_on_one_booking_bars_no_other() -> None:
     ledger, _ = read([record(1, WithdrawalCause.SEALED, "B-1"), record(1, ENROLLED, "B-2")])
     assert ledger.barred_by(KEYS["B-2"]) is None
+
+
+@settings(max_examples=60, deadline=None)
+@given(logs)
+def test_a_ledger_that_was_dumped_and_loaded_is_the_same(log: list[tuple[str, int]]) -> None:
+    ledger, _ = read(records_of(log))
+    again = GalleryLedger.load(ledger.dump())
+    assert dict(again.entries()) == dict(ledger.entries())
+    assert again.to_put_at_the_end_again() == ledger.to_put_at_the_end_again()
+    assert again.dump() == ledger.dump()
+
+
+def test_a_dump_of_another_kind_or_with_a_part_missing_is_refused() -> None:
+    ledger, _ = read(records_of([("B-1", 3)]))
+    good = ledger.dump()
+    for name in good:
+        with pytest.raises(ContractError):
+            GalleryLedger.load({other: data for other, data in good.items() if other != name})
+    with pytest.raises(ContractError):
+        GalleryLedger.load({**good, "offsets": good["offsets"] * 2})
+    with pytest.raises(ContractError):
+        GalleryLedger.load({**good, "other": good["other"].replace(b"SEALED", b"SEAL")})
