@@ -79,6 +79,10 @@ class FaissGallery:
                 persons=len(self._captures_of_person),
             )
 
+    def search_batch(self, templates: npt.NDArray[np.float32], lengths: Sequence[int], /) -> list[SearchResult]:
+        """Compare (n, dimension) float32 with every template; return a result for each."""
+        return [self.search(template, length) for template, length in zip(templates, lengths, strict=True)]
+
     @property
     def templates(self) -> int:
         """How many templates can be found."""

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from schemas.records import LogRecord
     from streams.ports import Attempts, Clock, Objects, Publish, Telemetry
     from streams.replica import Replica
+    from streams.search_queue import SearchQueue
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +28,8 @@ class Context:
     attempts: Attempts
     """Around every use of an extractor: what crashes it twice is not tried again."""
     pool: Executor
-    """Threads in which extraction and search run, off the event loop."""
+    """Threads in which extraction runs, off the event loop."""
+    searches: SearchQueue
     objects: Objects
     """Where the photos are."""
     publish: Publish

@@ -119,8 +119,11 @@ class Gallery(Protocol):
         """How many persons can be found. Does not block."""
         ...
 
-    def search(self, template: npt.NDArray[np.float32], length: int) -> SearchResult:
-        """Compare (dimension,) float32 with every template; return the best persons and the watermark it was at."""
+    def search_batch(self, templates: npt.NDArray[np.float32], lengths: Sequence[int], /) -> Sequence[SearchResult]:
+        """Compare (n, dimension) float32 with every template; return for each the best persons, as many as it asks for.
+
+        Each result names the watermark of the state that was searched, and is the same alone and in any batch (G7).
+        """
         ...
 
 

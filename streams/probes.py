@@ -40,6 +40,7 @@ class Probes:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._decided: OrderedDict[UUID, None] = OrderedDict()
+        self._deciding: dict[UUID, asyncio.Event] = {}
 
     def remember(self, probes: Iterable[UUID]) -> None:
         """Take note of probes that have an outcome in the topic; they are not decided again."""
@@ -52,10 +53,17 @@ class Probes:
     async def handle(self, record: LogRecord) -> None:
         """Decide one request, unless it has been decided."""
         request = cast("ProbeSubmitted", decode_for(PROBE_REQUESTS, record.value))
+        # Several requests are worked on at once, and two of them may be the same probe, delivered twice.
+        while (under_way := self._deciding.get(request.probe_id)) is not None:
+            await under_way.wait()
         if request.probe_id in self._decided:
             log.info("probe has its outcome already", probe=str(request.probe_id))
             return
-        await self._answer(record, await self._decide(request, record))
+        self._deciding[request.probe_id] = asyncio.Event()
+        try:
+            await self._answer(record, await self._decide(request, record))
+        finally:
+            self._deciding.pop(request.probe_id).set()
 
     async def give_up(self, record: LogRecord, reason: str) -> None:
         """Give a request that became a dead letter its outcome, if it says which probe it is (G1)."""
@@ -110,12 +118,8 @@ class Probes:
         )
         if isinstance(extraction, Refusal):
             return self._refuse(request, record, extraction)
-        result = await asyncio.get_running_loop().run_in_executor(
-            self._context.pool,
-            active.gallery.search,
-            extraction.template,
-            request.requested_candidates,
-        )
+        searches = self._context.searches
+        result = await searches.search(active.gallery, extraction.template, request.requested_candidates)
         partitions = range(len(self._context.replica.watermark(active.topic)))
         return searching.issue(
             request,

@@ -63,6 +63,8 @@ class Replica:
         self._kafka = kafka
         self._telemetry = telemetry
         self._moved = asyncio.Condition()
+        self._asking = asyncio.Lock()
+        self._next_ends: asyncio.Task[Mapping[TopicPartition, int]] | None = None
 
     @property
     def active(self) -> Generation:
@@ -108,7 +110,7 @@ class Replica:
         began_at = loop.time()
         try:
             async with asyncio.timeout(limit_s):
-                ends = await asyncio.to_thread(self._kafka.end_offsets, self.followed)
+                ends = await self._ends_from_now_on()
                 for (topic, partition), end in ends.items():
                     if end < applied[topic, partition]:
                         raise IntegrityError(
@@ -121,6 +123,20 @@ class Replica:
             return False
         self._telemetry.barrier(loop.time() - began_at, reached=True)
         return True
+
+    async def _ends_from_now_on(self) -> Mapping[TopicPartition, int]:
+        """Return where the topics end, asked after this call; all who call while another asks share the next answer."""
+        if self._next_ends is None:
+            self._next_ends = asyncio.create_task(self._ask_for_ends())
+            # Whoever asked may have given up; an answer that nobody takes is no fault.
+            self._next_ends.add_done_callback(lambda asked: asked.cancelled() or asked.exception())
+        # One that gives up must not take the answer from the others.
+        return await asyncio.shield(self._next_ends)
+
+    async def _ask_for_ends(self) -> Mapping[TopicPartition, int]:
+        async with self._asking:
+            self._next_ends = None
+            return await asyncio.to_thread(self._kafka.end_offsets, self.followed)
 
     async def reached(self, targets: Mapping[TopicPartition, int]) -> None:
         """Wait until the offsets before these have been applied."""

@@ -35,6 +35,8 @@ from streams.guard import Guard, place_of
 from streams.ports import NO_TELEMETRY
 from streams.probes import Probes
 from streams.replica import Replica
+from streams.search_queue import SearchQueue
+from streams.side_by_side import work_through
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -53,6 +55,8 @@ GROUP = "leadstream-worker"
 CONSUMED = (BOOKING_EVENTS, PROBE_REQUESTS, ACCESS)
 """What the group works through; each record once, by one of its workers."""
 HEAL_EVERY_S = 30.0
+PROBES_AT_ONCE = 16
+"""Requests that a worker has under way: enough to keep extraction and search busy. Bookings come one by one."""
 
 log = structlog.get_logger()
 
@@ -108,16 +112,19 @@ class Worker:
         )
         self._audit = AuditWatch(parts.audit, settle_s=settings.barrier_limit_s, telemetry=parts.telemetry)
         self._pool = ThreadPoolExecutor(settings.extraction_threads, thread_name_prefix="extraction")
+        self._search_pool = ThreadPoolExecutor(1, thread_name_prefix="search")
         self._topics: dict[str, Any] = {}
         self._caught_up = asyncio.Event()
         self._assigned = asyncio.Event()
         self._read_back: set[int] = set()
+        self._reading_back = asyncio.Lock()
         self._own_bookings: set[int] = set()
         context = Context(
             replica=self.replica,
             policy=parts.policy,
             attempts=parts.attempts,
             pool=self._pool,
+            searches=SearchQueue(self._search_pool),
             objects=parts.objects,
             publish=self._publish,
             clock=parts.clock,
@@ -151,13 +158,14 @@ class Worker:
             for task in (stopping, crashed, ready):
                 task.cancel()
             await self.app.stop()
-            self._pool.shutdown(wait=True, cancel_futures=True)
+            for pool in (self._pool, self._search_pool):
+                pool.shutdown(wait=True, cancel_futures=True)
         if self.app.crashed and self.app.crash_reason is not None:
             raise self.app.crash_reason
 
     def _attach(self) -> None:
         self._listen(BOOKING_EVENTS, "bookings", self._bookings.handle, self._bookings.give_up)
-        self._listen(PROBE_REQUESTS, "probes", self._decide_probe, self._probes.give_up)
+        self._listen(PROBE_REQUESTS, "probes", self._decide_probe, self._probes.give_up, at_once=PROBES_AT_ONCE)
         self._listen(ACCESS, "access", self._report_access_refusal, _nobody_waits)
         channels = {topic: SteadyChannel(self.app) for topic in self.replica.followed}
         for topic in self.replica.generations:
@@ -174,6 +182,8 @@ class Worker:
         stage: str,
         handle: Callable[[LogRecord], Awaitable[None]],
         give_up: Callable[[LogRecord, str], Awaitable[None]],
+        *,
+        at_once: int = 1,
     ) -> None:
         guard = Guard(
             stage=stage,
@@ -191,13 +201,13 @@ class Worker:
             _require_its_partition(record)
             await handle(record)
 
+        async def deal_with(event: Any) -> bool:
+            return await guard.run(handle_in_its_place, _as_record(event.message))
+
         async def agent(stream: StreamT[Any]) -> None:
             await self._caught_up.wait()
             # Acknowledged by hand: Faust would also acknowledge what was cancelled half-way (G1).
-            async for event in cast("Stream[Any]", stream).noack().events():
-                if not await guard.run(handle_in_its_place, _as_record(event.message)):
-                    return
-                event.ack()
+            await work_through(cast("Stream[Any]", stream).noack().events(), deal_with, at_once=at_once)
 
         self.app.agent(self._topic(topic), name=stage)(agent)
 
@@ -266,13 +276,14 @@ class Worker:
             return False
 
     async def _decide_probe(self, record: LogRecord) -> None:
-        read_back = self._read_back
-        if record.partition not in read_back:
-            # The first request after an assignment is the first that was not committed; it and what follows may have
-            # been decided by whoever had the partition before.
-            decided = await asyncio.to_thread(self._parts.kafka.decided_since, record.partition, record.offset)
-            self._probes.remember(decided)
-            read_back.add(record.partition)
+        async with self._reading_back:
+            read_back = self._read_back
+            if record.partition not in read_back:
+                # The first request after an assignment is the first that was not committed; it and what follows may
+                # have been decided by whoever had the partition before.
+                decided = await asyncio.to_thread(self._parts.kafka.decided_since, record.partition, record.offset)
+                self._probes.remember(decided)
+                read_back.add(record.partition)
         await self._probes.handle(record)
 
     async def _report_access_refusal(self, record: LogRecord) -> None:

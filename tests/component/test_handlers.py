@@ -75,6 +75,7 @@ from streams.generation import Generation
 from streams.guard import Guard
 from streams.probes import Probes
 from streams.replica import Replica
+from streams.search_queue import SearchQueue
 from streams.worker import Worker
 
 if TYPE_CHECKING:
@@ -159,6 +160,7 @@ class Bench:
             policy=POLICY,
             attempts=AttemptCounter(folder / "attempts"),
             pool=self.pool,
+            searches=SearchQueue(self.pool),
             objects=self.objects,
             publish=self._publish,
             clock=lambda: self.now,
@@ -769,7 +771,7 @@ def test_a_worker_that_can_never_be_ready_stops_and_says_why() -> None:
 
     worker: Any = object.__new__(Worker)
     worker.app, worker._follower, worker._audit = IdleApp(), None, None
-    worker._pool, worker._catch_up = ThreadPoolExecutor(1), shortened
+    worker._pool, worker._search_pool, worker._catch_up = ThreadPoolExecutor(1), ThreadPoolExecutor(1), shortened
     with pytest.raises(IntegrityError, match="lost records"):
         asyncio.run(asyncio.wait_for(worker.run(asyncio.Event(), lambda: None), timeout=30))
 
@@ -803,6 +805,34 @@ def test_a_second_delivery_of_a_request_is_not_decided_again(bench: Bench) -> No
     assert bench.ask(request) == []
     assert bench.ask(request, offset=8) == []
     assert bench.extractor.photos.count(b"face 0") == 2
+
+
+def test_a_request_that_comes_again_while_it_is_decided_is_decided_once(bench: Bench) -> None:
+    """G1: several requests are worked on at once."""
+    bench.book("B-1", bench.capture(0, "a"))
+    request = bench.request(0)
+    record = signed(request, ALICE, partition=2, offset=7)
+
+    async def both() -> None:
+        await asyncio.gather(*(bench.probes.handle(replace(record, offset=offset)) for offset in (7, 8, 9)))
+
+    (issued,) = bench._handle(both())
+    assert isinstance(issued, CandidateListIssued)
+    assert issued.request.offset == 7
+
+
+def test_requests_that_are_decided_at_once_have_the_lists_of_requests_that_come_alone(bench: Bench) -> None:
+    """G7."""
+    for number in range(4):
+        bench.book(f"B-{number}", bench.capture(number, "a", f"B-{number}"))
+    alone = [bench.ask(bench.request(face, f"alone {face}"))[0] for face in range(4)]
+    together = [signed(bench.request(face, f"together {face}"), ALICE, partition=2, offset=9) for face in range(4)]
+
+    async def all_of_them() -> None:
+        await asyncio.gather(*map(bench.probes.handle, together))
+
+    lists = {event.probe_id: event.candidates for event in bench._handle(all_of_them())}
+    assert [lists[uuid_named(f"together {face}")] for face in range(4)] == [event.candidates for event in alone]
 
 
 def test_a_refused_request_is_not_decided_again_either(bench: Bench) -> None:
