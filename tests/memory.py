@@ -64,7 +64,7 @@ class MemoryKafka(KafkaLog):
 
     def compact(self, place: Place, up_to: int, spare: Collection[str]) -> None:
         """Keep of the records before an offset only the last of each key; of some keys, all."""
-        last = {record.key: record.offset for record in self.kept[place]}
+        last = {record.key: record.offset for record in self.kept[place] if record.offset < up_to}
         self.kept[place] = [
             record
             for record in self.kept[place]

@@ -366,7 +366,7 @@ class World(RuleBasedStateMachine):
         for place in self.kafka.kept:
             if place[0] == GALLERY:
                 up_to = min(len(self.trail.rows.get(place, ())), self.replica.applied[place])
-                self.kafka.compact(place, up_to, self.ending_in_a_late_repeat())
+                self.kafka.compact(place, up_to, self.ending_in_a_late_repeat(place, up_to))
 
     @rule()
     def the_replica_starts_anew(self) -> None:
@@ -700,15 +700,13 @@ class World(RuleBasedStateMachine):
     def places_of_late_ones(self) -> dict[str, tuple[int, int]]:
         return {key: self.seen[key][1] for key in sorted(self.late)}
 
-    def ending_in_a_late_repeat(self) -> set[str]:
-        """Return the bookings whose last record in the gallery topic is not from the highest source offset."""
-        last = {
-            key_of(event).decode(): law_of(event)
-            for partition in PARTITIONS
-            for event in self.kafka.events[GALLERY, partition]
-            if event is not None
-        }
-        return {key for key, law in last.items() if law.offset < self.counting[key].offset}
+    def ending_in_a_late_repeat(self, place: tuple[str, int], up_to: int) -> set[str]:
+        """Return the bookings whose last gallery record before an offset is not from the highest source offset."""
+        sources: dict[str, list[int]] = {}
+        for event in self.kafka.events[place][:up_to]:
+            if event is not None:
+                sources.setdefault(key_of(event).decode(), []).append(event.source.offset)
+        return {key for key, offsets in sources.items() if offsets[-1] < max(offsets)}
 
     def new_replica(self) -> Replica:
         return Replica(
