@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,6 +29,8 @@ from schemas.topics import TOPICS
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from infra.local_system import LocalSystem
 
 
 ORI = "CA0190000"
@@ -143,3 +147,14 @@ def new_bureau(data: Path) -> Bureau:
     initialise(folder)
     ObjectStore(folder.objects, FileMasterKey.load(folder.master_key))
     return Bureau(settings)
+
+
+@contextmanager
+def paused(system: LocalSystem, name: str) -> Iterator[None]:
+    """Keep a role from working for a moment, shorter than any session timeout."""
+    pid = system.children[name].pid
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)

@@ -106,6 +106,9 @@ class MemoryReader:
             if place[0] in topics
         }
 
+    def generations(self) -> list[str]:
+        return []
+
     def start(self, offsets: Mapping[Place, int]) -> None:
         self._at = dict(offsets)
 

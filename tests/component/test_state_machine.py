@@ -93,8 +93,10 @@ from schemas.topics import ACCESS, BOOKING_EVENTS, BOOKING_OUTCOMES, GALLERY, PR
 from streams import sink as sink_module
 from streams.bookings import Bookings
 from streams.context import Context
+from streams.generation import Generation
 from streams.probes import Probes
-from streams.replica import FOLLOWED, Replica
+from streams.replica import Replica
+from streams.search_queue import SearchQueue
 from streams.sink import Sink
 from streams.worker import Worker
 
@@ -138,6 +140,7 @@ ACTS = ("grant", "grant", "restrict", "revoke", "train", "train", "accept")
 WORDS = (*["book"] * 8, *["book without a photo"] * 2, *["seal"] * 3, *["unseal"] * 4, "expunge")
 ORDERS = {"seal": OrderKind.SEAL, "unseal": OrderKind.UNSEAL, "expunge": OrderKind.EXPUNGE}
 BARRING = (WithdrawalCause.SEALED, WithdrawalCause.EXPUNGED)
+FOLLOWED = (GALLERY, ACCESS)
 MODEL = "ab" * 32
 FACE = ExtractedFace(
     template=to_template(np.ones(8)),
@@ -434,7 +437,7 @@ class World(RuleBasedStateMachine):
     @invariant()
     def the_highest_source_offset_counts_in_every_ledger(self) -> None:
         """G5."""
-        ledger = self.replica.ledger
+        ledger = self.replica.active.ledger
         for key in KEYS:
             law, place = self.seen.get(key, (None, None))
             entry = ledger.entry(key)
@@ -456,7 +459,7 @@ class World(RuleBasedStateMachine):
         self.run(self.catch_up(ACCESS))
         self.late_repeats_are_put_right()
         self.run(self.catch_up(ACCESS))
-        assert self.replica.ledger.to_put_at_the_end_again() == {}
+        assert self.replica.active.ledger.to_put_at_the_end_again() == {}
         self.the_gallery_topic_says_what_the_jail_said()
         self.every_word_of_the_jail_is_answered()
         self.every_probe_has_one_outcome_for_everybody()
@@ -523,7 +526,7 @@ class World(RuleBasedStateMachine):
         return law
 
     def law_of_entry(self, replica: Replica, key: str) -> Law | None:
-        entry = replica.ledger.entry(key)
+        entry = replica.active.ledger.entry(key)
         if entry is None:
             return None
         found = searched(replica).get(KEYS[key], ())
@@ -565,7 +568,8 @@ class World(RuleBasedStateMachine):
 
     # What a worker writes is judged the moment it is decided.
 
-    async def send_of_worker(self, event: Event) -> None:
+    async def send_of_worker(self, event: Event, /, *, topic: str | None = None) -> None:
+        assert topic in (None, GALLERY)
         if isinstance(event, (TemplatesEnrolled, TemplatesWithdrawn)):
             self.judge_gallery_record(event)
         elif isinstance(event, BookingProcessed):
@@ -684,7 +688,7 @@ class World(RuleBasedStateMachine):
         if found and place[0] == GALLERY:
             for record in found:
                 self.note_seen(record)
-            await self.replica.apply_gallery(found)
+            await self.replica.apply_gallery(GALLERY, found)
         elif found:
             await self.replica.apply_access(found)
         if self.has_caught_up():
@@ -714,12 +718,14 @@ class World(RuleBasedStateMachine):
         return {key for key, offsets in sources.items() if offsets[-1] < max(offsets)}
 
     def new_replica(self) -> Replica:
-        return Replica(
+        generation = Generation(
+            topic=GALLERY,
             gallery=FaissGallery(dimension=8, model_digest=MODEL),
-            directory=Directory(ROOT.public_key),
-            kafka=self.kafka,
+            extractor=SimpleNamespace(extract=lambda _photo: FACE),
             dimension=8,
+            threshold_of=lambda _: 0.5,
         )
+        return Replica(generations=[generation], directory=Directory(ROOT.public_key), kafka=self.kafka)
 
     def read_by_a_new_replica(self) -> Replica:
         self.start_replica()
@@ -742,20 +748,19 @@ class World(RuleBasedStateMachine):
         if self.caught_up:
             worker._caught_up.set()
         worker._own_bookings = set(PARTITIONS)
-        worker._read_back = set()
+        worker._read_back, worker._reading_back = set(), asyncio.Lock()
         self.known = {}
         context = Context(
             replica=self.replica,
             policy=POLICY,
-            extractor=SimpleNamespace(extract=lambda _photo: FACE),
             attempts=SimpleNamespace(attempt=lambda _position, _number: nullcontext()),
             pool=self.pool,
+            searches=SearchQueue(self.pool),
             objects=SimpleNamespace(get=lambda *_, **__: b"", destroy_key=self.objects_destroyed.add),
             publish=self.send_of_worker,
             clock=lambda: self.kafka.now,
             barrier_limit_s=barrier_limit_s,
             is_audited_within=always,
-            threshold_of=lambda _: 0.5,
         )
         worker._bookings, worker._probes = Bookings(context), Probes(context)
         self.worker = worker
@@ -813,7 +818,7 @@ def law_of(event: TemplatesEnrolled | TemplatesWithdrawn) -> Law:
 
 def searched(replica: Replica) -> dict[str, tuple[UUID, ...]]:
     """Return booking -> its capture in the list of a search for everybody."""
-    found: SearchResult = replica.gallery.search(FACE.template, 50)
+    found: SearchResult = replica.active.gallery.search(FACE.template, 50)
     return {row.booking_number: (row.capture_id,) for row in found.candidates}
 
 

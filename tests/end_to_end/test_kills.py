@@ -7,7 +7,7 @@ from collections import defaultdict
 from typing import TYPE_CHECKING
 
 import pytest
-from bureaus import INVESTIGATOR, LIMIT_S, ORI, REQUEST, Bureau, new_bureau, until
+from bureaus import INVESTIGATOR, LIMIT_S, ORI, REQUEST, Bureau, new_bureau, paused, until
 from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
 from confluent_kafka.admin import AdminClient
 
@@ -97,8 +97,9 @@ def test_after_a_kill_amid_the_work_every_probe_has_one_effective_outcome(
         book(founded, "A1", "B1", photos=photos)
         submitted = []
         for _ in range(5):
-            submitted += submit(founded, photos["A2"], 60)
-            enough = len(submitted) - 50
+            with paused(system, WORKER):
+                submitted += submit(founded, photos["A2"], 150)
+            enough = len(submitted) - 140
             until(lambda enough=enough: len(outcomes(founded)) >= enough, "some probes are decided")
             kill(system, WORKER)
             done = outcomes(founded)

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
-import signal
 import subprocess
 import time
 from contextlib import contextmanager
@@ -17,7 +15,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from bureaus import INVESTIGATOR, LIMIT_S, ORI, REQUEST, Bureau, new_bureau, until
+from bureaus import INVESTIGATOR, LIMIT_S, ORI, REQUEST, Bureau, new_bureau, paused, until
 from confluent_kafka import Producer
 
 from connectors.bookings import Photo
@@ -207,17 +205,6 @@ def strict_about_the_audit(folder: Path) -> Path:
     policy = folder / "policy.toml"
     policy.write_text(shipped.replace("maximum_lag_s = 60", f"maximum_lag_s = {AUDIT_LIMIT_S}"), encoding="utf-8")
     return policy
-
-
-@contextmanager
-def paused(system: LocalSystem, name: str) -> Iterator[None]:
-    """Keep a role from working for a moment, shorter than any session timeout."""
-    pid = system.children[name].pid
-    os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(pid, signal.SIGCONT)
 
 
 @contextmanager
