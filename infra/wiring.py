@@ -23,6 +23,7 @@ from infra.data_folder import DataFolder
 from processors.access import Directory
 from processors.model_card import model_digest, published_threshold
 from processors.policy import parse_policy
+from processors.quantiser import codebook_for
 from schemas.codec import decode_for
 from schemas.errors import ContractError, IntegrityError, UsageError
 from schemas.topics import ACCESS
@@ -115,7 +116,12 @@ def worker(settings: Settings, name: str, metrics: WorkerMetrics) -> Worker:
     folder = DataFolder(settings.data).worker(name)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     dimension = faces.card.recogniser.dimension
-    gallery = FaissGallery(dimension=dimension, model_digest=model_digest(faces.card))
+    gallery = FaissGallery(
+        dimension=dimension,
+        model_digest=model_digest(faces.card),
+        codebook=codebook_for(dimension=dimension, statistics=faces.card.statistics),
+        threads=settings.search_threads,
+    )
     metrics.watch_gallery(templates=lambda: gallery.templates, persons=lambda: gallery.persons)
     return Worker(
         WorkerSettings(
