@@ -19,9 +19,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from connectors import gallery_snapshot
 from connectors.gallery_ids import hashes_of, sid_of
 from connectors.gallery_search import SEEDS, Crew, Piece, Searcher
 from connectors.gallery_segment import merge, segment_of
+from connectors.gallery_snapshot import GalleryState
 from processors.candidates import SearchResult, consolidate
 from processors.quantiser import codebook_for
 from processors.templates import UNIT_TOLERANCE
@@ -30,6 +32,7 @@ from schemas.keys import booking_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -54,17 +57,6 @@ class Sizes:
     """A segment that lost this share of its rows is made anew."""
     seeds: int = SEEDS
     """How many templates a search reads whatever their codes say; this one lists do depend on."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class GalleryState:
-    """What is searchable at one moment; never changed."""
-
-    pieces: tuple[Piece, ...]
-    watermark: Mapping[int, int]
-    """Gallery partition -> next offset to apply."""
-    templates: int
-    persons: int
 
 
 class FaissGallery:
@@ -173,7 +165,7 @@ class FaissGallery:
             persons += len(came) - len(removed.persons_of_their_own)
             self._state = GalleryState(
                 pieces=self._with_small_ones_merged(pieces),
-                watermark=MappingProxyType({**before.watermark, **watermark}),
+                watermark=MappingProxyType(dict(sorted({**before.watermark, **watermark}.items()))),
                 templates=before.templates + len(added) - removed.rows,
                 persons=before.persons + persons,
             )
@@ -196,6 +188,44 @@ class FaissGallery:
             for piece in self._state.pieces:
                 if piece.gone:
                     self._replace([piece])
+
+    def save(self, folder: Path, state: GalleryState | None = None, beside: Mapping[str, bytes] | None = None) -> None:
+        """Make the folder a snapshot of a state, of the one of this moment by default; searches and changes go on.
+
+        Args:
+            folder: belongs to this gallery alone.
+            state: one that `state` gave.
+            beside: what else has to be known at that watermark, by name.
+
+        Raises:
+            OSError: the disk is full or away; the snapshot before is still whole.
+        """
+        gallery_snapshot.save(
+            folder,
+            state or self._state,
+            model_digest=self.model_digest,
+            codebook=self._codebook,
+            beside=beside,
+        )
+
+    def load(self, folder: Path) -> Mapping[str, bytes] | None:
+        """Become what a snapshot holds; return what was saved beside it, or None where there is no snapshot.
+
+        Raises:
+            ContractError: it is of another model, codebook or format; the gallery is as before.
+            IntegrityError: it is damaged; the gallery is as before.
+        """
+        found = gallery_snapshot.load(
+            folder,
+            model_digest=self.model_digest,
+            codebook=self._codebook,
+            crew=self._crew,
+        )
+        if found is None:
+            return None
+        with self._merging, self._changing:
+            self._state = found.state
+        return found.beside
 
     def _search(self, state: GalleryState, template: NDArray[np.float32], length: int) -> SearchResult:
         captures = self._searcher.best_captures(state.pieces, state.templates, template, length)

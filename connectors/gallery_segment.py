@@ -15,6 +15,7 @@ import faiss
 import numpy as np
 
 from connectors.gallery_ids import Identities, identities_of, merged
+from processors.quantiser import NUMBERS_PER_BYTE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,7 +25,12 @@ if TYPE_CHECKING:
     from processors.candidates import EnrolledTemplate
     from processors.quantiser import Codebook
 
+ROWS_A_BLOCK = 32
+"""FAISS lays codes out in blocks of so many rows."""
 _BITS_A_CODE = 4
+_COLLECT_IN_A_RESERVOIR = 13
+"""FAISS's own choice for up to 20 results, a heap, reads memory that nothing has written (valgrind shows it in 1.15.1)
+and now and then returns no row at all; the reservoir that it uses for more does not."""
 _readers = threading.local()
 
 
@@ -50,8 +56,13 @@ class Segment:
             probe: (d,) float32, as `Codebook.probe` gives it.
             count: at most the number of rows.
         """
-        scores, rows = self.codes.search(probe[np.newaxis], count)
-        return scores[0], rows[0]
+        scores, rows = (found[0] for found in self.codes.search(probe[np.newaxis], count))
+        if rows[-1] < 0:
+            # FAISS leaves out rows that have the least score there is, and gives their places that score.
+            found = rows[rows >= 0]
+            left_out = np.setdiff1d(np.arange(len(self)), found)[: count - len(found)]
+            rows = np.concatenate([found, left_out])
+        return scores, rows
 
     def best_of(
         self, probe: NDArray[np.float32], rows: NDArray[np.int64], count: int
@@ -69,8 +80,8 @@ class Segment:
         reader = _reader(self.templates.shape[1])
         reader.reset()
         reader.add_sa_codes(halves.view(np.uint8))
-        scores, places = reader.search(probe[np.newaxis], count)
-        return scores[0], rows[places[0]]
+        scores, places = (found[0] for found in reader.search(probe[np.newaxis], count))
+        return scores, rows[places]
 
     @property
     def nbytes(self) -> int:
@@ -116,7 +127,25 @@ def fast_codes(codes: NDArray[np.uint8], codebook: Codebook) -> Any:
     plain.is_trained = True
     plain.add_sa_codes(codes)
     laid_out: Any = faiss.IndexPQFastScan
-    return laid_out(plain)
+    made = laid_out(plain)
+    made.implem = _COLLECT_IN_A_RESERVOIR
+    return made
+
+
+def block_bytes(codes: Any) -> NDArray[np.uint8]:
+    """Return the codes as FAISS lays them out, `(bytes,)`, a view."""
+    size = codes.codes.size()
+    view: NDArray[np.uint8] = faiss.rev_swig_ptr(codes.codes.get(), size) if size else np.empty(0, dtype=np.uint8)
+    return view
+
+
+def room_for_codes(rows: int, codebook: Codebook) -> Any:
+    """Return what `fast_codes` returns for so many rows, with the codes still to be filled in."""
+    codes = fast_codes(np.empty((0, codebook.dimension // NUMBERS_PER_BYTE), dtype=np.uint8), codebook)
+    blocks = -(-rows // ROWS_A_BLOCK)
+    codes.codes.resize(blocks * ROWS_A_BLOCK * codebook.dimension // NUMBERS_PER_BYTE)
+    codes.ntotal, codes.ntotal2 = rows, blocks * ROWS_A_BLOCK
+    return codes
 
 
 def _reader(dimension: int) -> Any:
