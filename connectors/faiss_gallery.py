@@ -21,7 +21,7 @@ import numpy as np
 
 from connectors import gallery_snapshot
 from connectors.gallery_ids import hashes_of, sid_of
-from connectors.gallery_search import SEEDS, Crew, Piece, Searcher
+from connectors.gallery_search import READ_ALL, Crew, Piece, Searcher
 from connectors.gallery_segment import merge, segment_of
 from connectors.gallery_snapshot import GalleryState
 from processors.candidates import SearchResult, consolidate
@@ -47,16 +47,16 @@ _BACKGROUND_NICENESS = 10
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sizes:
-    """How large segments are; a test makes them tiny. No list depends on them."""
+    """How large segments are; a test makes them tiny. No list depends on a segment's size."""
 
     small_rows: int = 2048
     """Segments up to this size are merged at once, by whoever adds."""
-    largest_rows: int = 1 << 18
+    largest_rows: int = 1 << 19
     """A segment does not grow beyond this."""
     withdrawn_share: float = 0.2
     """A segment that lost this share of its rows is made anew."""
-    seeds: int = SEEDS
-    """How many templates a search reads whatever their codes say; this one lists do depend on."""
+    read_all: int = READ_ALL
+    """A gallery of up to so many templates is compared without codes; on this one number lists do depend."""
 
 
 class FaissGallery:
@@ -86,7 +86,7 @@ class FaissGallery:
         self._codebook = codebook or codebook_for(dimension=dimension)
         self._sizes = sizes or Sizes()
         self._crew = Crew(threads)
-        self._searcher = Searcher(self._codebook, self._crew, seeds=self._sizes.seeds)
+        self._searcher = Searcher(self._codebook, self._crew, read_all=self._sizes.read_all)
         self._state = GalleryState(pieces=(), watermark=MappingProxyType({}), templates=0, persons=0)
         # Held by whoever makes the next state, never by a search.
         self._changing = threading.Lock()
@@ -390,6 +390,7 @@ def _live_sids(pieces: Iterable[Piece], sids: Iterable[str]) -> set[str]:
 
 
 def _check_directions(templates: NDArray[np.float32]) -> None:
-    lengths = np.linalg.norm(templates.astype(np.float64), axis=-1)
+    exact = templates.astype(np.float64)
+    lengths = np.sqrt(np.einsum("ij,ij->i", exact, exact))
     if not np.all(np.abs(lengths - 1.0) <= UNIT_TOLERANCE):
         raise ContractError("A template is none: its length as a vector is not 1.")

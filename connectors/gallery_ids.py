@@ -86,18 +86,18 @@ class Identities:
         number, sid = self._text(row)
         facts = int(self.facts[row])
         return Identity(
-            ori=self.agencies[int(self.agency[row])],
+            ori=self.agencies[self.agency[row]],
             booking_number=number,
             sid=sid,
             capture_id=UUID(bytes=self.captures[row].tobytes()),
-            synthetic=bool(facts & _SYNTHETIC),
+            synthetic=facts >= _SYNTHETIC,
             quality=(facts & _QUALITY_STEPS) / _QUALITY_STEPS,
         )
 
     def person(self, row: int) -> str:
         """Return whose a row is: the state's person, else the booking itself."""
         number, sid = self._text(row)
-        return _SID + sid if sid else _BOOKING + booking_key(self.agencies[int(self.agency[row])], number)
+        return _SID + sid if sid else _BOOKING + booking_key(self.agencies[self.agency[row]], number)
 
     def rows_of_bookings(self, bookings: Sequence[str], hashes: NDArray[np.uint32]) -> Iterator[tuple[str, int]]:
         """Yield the rows of some bookings, each with its booking; `hashes` are theirs."""
@@ -118,7 +118,7 @@ class Identities:
         return sum(getattr(self, each.name).nbytes for each in fields(self) if each.name != "agencies")
 
     def _booking(self, row: int) -> str:
-        return booking_key(self.agencies[int(self.agency[row])], self._text(row)[0])
+        return booking_key(self.agencies[self.agency[row]], self._text(row)[0])
 
     def _text(self, row: int) -> tuple[str, str]:
         block, place = divmod(row, _ROWS_A_BLOCK)

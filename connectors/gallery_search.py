@@ -1,16 +1,13 @@
 """Exhaustive search over the segments of a gallery in two stages: every code is compared, then the promising templates.
 
-What a list depends on (G7). Which templates are read is decided by the probe, by scores from codes and by exact scores,
-none of which knows of segments, batches, merges or replicas:
-
-1. the SEEDS templates that codes rate best, ties included, are read; the last place of the list of these has the exact
-   score s;
-2. every template is read whose code says that its exact score may be s or more (`Codebook.worth_reading`);
-3. the list is made of exact scores of what was read, rounded, in a fixed order (`processors/candidates.py`).
+What a list depends on (G7). A list is made of the exact scores, rounded and in a fixed order
+(`processors/candidates.py`), of every template whose code says that it may score as much as the last place of that
+very list (`Codebook.worth_reading`); where several lists fit this rule, it is the one of the fewest templates. The rule
+knows the probe, the searchable templates and the codebook, and nothing of segments, batches, merges or replicas.
 
 Guaranteed: the same probe and the same searchable templates give the same list, byte for byte; a gallery of at most
-SEEDS templates is compared exactly. Measured and not guaranteed: that the list is the one of an exact scan, because a
-code may underrate a template by more than is allowed for (docs/performance.md has the recall).
+READ_ALL templates is compared exactly. Measured and not guaranteed: that the list is the one of an exact scan, because
+a code may underrate a template by more than is allowed for (docs/performance.md has the recall).
 
 How many rows are fetched from a segment at first is a guess from earlier searches. A wrong one costs time and changes
 nothing: more are fetched until every row that the rule wants is there.
@@ -21,8 +18,8 @@ from __future__ import annotations
 import math
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -33,21 +30,22 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from connectors.gallery_ids import Identities
     from connectors.gallery_segment import Segment
     from processors.quantiser import Codebook
 
-SEEDS = 512
-"""How many templates are read whatever their codes say."""
+READ_ALL = 512
+"""A gallery of up to so many templates is compared without codes."""
 SLACK = 2e-3
 """How far an inner product may lie from the exact cosine: the probe's length is off by at most 2**-11, an enrolled
 template's by 1e-3 (`processors/templates.py`); float32 summation adds below 1e-6."""
 _GROWTH = 4
-_MORE_THAN_GUESSED = 1.6
+_BESIDE_THE_LIST = 20
+"""How many more rows than places are scored exactly at first."""
+_MORE_THAN_NEEDED = 1.4
 _FIRST_GUESS = 0.01
 _WORTH_A_THREAD_ROWS = 1 << 14
 """So many codes are compared in the time that it takes to wake a thread, and more."""
-_CODES_A_READING = 16
-"""To read a template costs as much as to compare so many codes."""
 
 T = TypeVar("T")
 S = TypeVar("S")
@@ -89,17 +87,31 @@ class Piece:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _Fetched:
-    """The live rows of a piece that codes rate best, best first."""
+    """The live rows of a piece that codes rate best, best first, and the best of them by their templates."""
 
     piece: Piece
-    scores: NDArray[np.float32]
+    codes: NDArray[np.float32]
+    """Scores by codes."""
     rows: NDArray[np.int64]
-    fetched: int
+    count: int
+    """How many rows were asked for."""
     unseen: float
     """No row that is not here scores more by its code."""
+    scores: NDArray[np.float32]
+    """Inner products of the best rows, best first; at most one for each row."""
+    places: NDArray[np.int64]
+    """Where in `rows` each of them stands."""
 
-    def at_least(self, score: float) -> NDArray[np.int64]:
-        return self.rows[: int(np.searchsorted(-self.scores, -score, side="right"))]
+
+class _Read(NamedTuple):
+    """A row that was compared exactly."""
+
+    ids: Identities
+    row: int
+    person: str
+    by_code: float
+    score: float
+    """Rounded."""
 
 
 class Crew:
@@ -134,10 +146,10 @@ class Crew:
 class Searcher:
     """Searches pieces; remembers only how many rows searches of a length needed."""
 
-    def __init__(self, codebook: Codebook, crew: Crew, *, seeds: int = SEEDS) -> None:
+    def __init__(self, codebook: Codebook, crew: Crew, *, read_all: int = READ_ALL) -> None:
         self._codebook = codebook
         self._crew = crew
-        self._seeds = seeds
+        self._read_all = read_all
         self._needed: dict[int, float] = {}
 
     def best_captures(
@@ -157,105 +169,139 @@ class Searcher:
         """
         if not live:
             return []
-        probe = np.ascontiguousarray(template, dtype=np.float32)
-        by_code = self._codebook.probe(probe)
-        share = self._needed.get(length, _FIRST_GUESS)
-        fetched = self._fetch(pieces, by_code, [_guess(len(piece.segment), share) for piece in pieces])
-        seeds = max(self._seeds, 8 * length)
-        while seeds < live:
-            fetched, lowest = self._with_best(fetched, by_code, seeds)
-            listed = self._read(fetched, lowest, probe, length)
-            last = _last_score(listed, length)
-            if last is not None:
-                worth = min(lowest, self._codebook.worth_reading(last))
-                fetched = self._fetched_down_to(fetched, by_code, worth)
-                self._remember(length, sum(len(each.at_least(worth)) for each in fetched) / live)
-                return self._read(fetched, worth, probe, length)
-            # One person's captures fill the seeds.
-            seeds *= _GROWTH
-        return self._read(self._fetched_down_to(fetched, by_code, -math.inf), -math.inf, probe, length)
-
-    def _fetch(self, pieces: Sequence[Piece], probe: NDArray[np.float32], counts: Sequence[int]) -> list[_Fetched]:
-        def fetch(each: tuple[Piece, int]) -> _Fetched:
-            piece, count = each
-            scores, rows = piece.segment.by_codes(probe, count)
-            unseen = float(scores[-1]) if count < len(piece.segment) else -math.inf
-            if piece.withdrawn is not None:
-                live = piece.is_live(rows)
-                scores, rows = scores[live], rows[live]
-            return _Fetched(piece=piece, scores=scores, rows=rows, fetched=count, unseen=unseen)
-
-        return self._crew.each(
-            fetch,
-            list(zip(pieces, counts, strict=True)),
-            sum(len(piece.segment) for piece in pieces),
-        )
-
-    def _with_best(
-        self, fetched: list[_Fetched], probe: NDArray[np.float32], count: int
-    ) -> tuple[list[_Fetched], float]:
-        """Fetch until the `count` best rows of all are there; return the score by code of the last of them."""
-        while True:
-            scores = np.concatenate([each.scores for each in fetched])
-            unseen = max(each.unseen for each in fetched)
-            lowest = -math.inf
-            if len(scores) >= count:
-                lowest = float(-np.partition(-scores, count - 1)[count - 1])
-            if lowest > unseen or unseen == -math.inf:
-                return fetched, lowest
-            fetched = self._refetched(fetched, probe, lowest)
-
-    def _fetched_down_to(self, fetched: list[_Fetched], probe: NDArray[np.float32], score: float) -> list[_Fetched]:
-        """Fetch until every row is there whose code gives at least `score`."""
-        while any(each.unseen >= score and each.unseen > -math.inf for each in fetched):
-            fetched = self._refetched(fetched, probe, score)
-        return fetched
-
-    def _refetched(self, fetched: list[_Fetched], probe: NDArray[np.float32], score: float) -> list[_Fetched]:
-        """Fetch more of the pieces that may hide a row with at least `score`."""
-        short = [each.unseen >= score and each.unseen > -math.inf for each in fetched]
-        again = iter(
-            self._fetch(
-                [each.piece for each, is_short in zip(fetched, short, strict=True) if is_short],
-                probe,
-                [
-                    min(_GROWTH * each.fetched, len(each.piece.segment))
-                    for each, is_short in zip(fetched, short, strict=True)
-                    if is_short
-                ],
-            ),
-        )
-        return [next(again) if is_short else each for each, is_short in zip(fetched, short, strict=True)]
-
-    def _read(
-        self, fetched: Sequence[_Fetched], worth: float, probe: NDArray[np.float32], length: int
-    ) -> list[ScoredCapture]:
-        """Compare the probe with every row whose code gives at least `worth`; return what may enter the list."""
-        wanted = [(each.piece.segment, rows) for each in fetched if len(rows := each.at_least(worth))]
-        total = sum(len(rows) for _, rows in wanted)
-        count = 2 * length + 16
-        while True:
-            found = self._crew.each(
-                lambda each: each[0].best_of(probe, *each[1:]),
-                [(segment, rows, min(count, len(rows))) for segment, rows in wanted],
-                _CODES_A_READING * total,
-            )
-            scores = np.concatenate([scores for scores, _ in found])
-            order = np.argsort(-scores, kind="stable")[:count]
-            numbers = np.repeat(np.arange(len(found)), [len(scores) for scores, _ in found])[order]
-            rows = np.concatenate([rows for _, rows in found])[order]
-            # Whatever is not among these has at most this inner product; it must be too little to enter the list.
-            left_out = float(scores[order[-1]]) if total > len(order) else -math.inf
-            listed = _walked([segment for segment, _ in wanted], numbers, rows, probe, length)
-            last = _last_score(listed, length)
-            if left_out == -math.inf or (last is not None and last > left_out + SLACK):
-                return listed
-            count *= _GROWTH
+        search = _Search(self._codebook, self._crew, template, length)
+        share = self._needed.get(length, _FIRST_GUESS) if live > self._read_all else 1.0
+        search.fetch([(piece, _guess(len(piece.segment), share)) for piece in pieces])
+        read = search.best()
+        if live > self._read_all:
+            read = search.decided(read)
+            self._remember(length, search.needed(read) / live)
+        return [_capture(row) for row in read]
 
     def _remember(self, length: int, share: float) -> None:
         before = self._needed.get(length)
-        wanted = share * _MORE_THAN_GUESSED
+        wanted = share * _MORE_THAN_NEEDED
         self._needed[length] = wanted if before is None else before + (wanted - before) / 8
+
+
+class _Search:
+    """One search under way."""
+
+    def __init__(self, codebook: Codebook, crew: Crew, template: NDArray[np.float32], length: int) -> None:
+        self._codebook = codebook
+        self._crew = crew
+        self._probe = np.ascontiguousarray(template, dtype=np.float32)
+        self._by_code = codebook.probe(self._probe)
+        self._length = length
+        self._fetched: list[_Fetched] = []
+
+    def fetch(self, wanted: Sequence[tuple[Piece, int]]) -> None:
+        """Fetch so many rows of each piece, the best by their codes, and read their templates."""
+        self._fetched = self._crew.each(self._fetch, wanted, sum(len(piece.segment) for piece, _ in wanted))
+
+    def decided(self, read: list[_Read]) -> list[_Read]:
+        """Fetch and read until the rule is kept; return the rows of its list. `read` are the best of what is there."""
+        worth = self._worth(read)
+        while self._fetched_down_to(worth):
+            read = self.best()
+            worth = self._worth(read)
+        if all(row.by_code >= worth for row in read):
+            return read
+        # A row was read by luck: the rule would have reached it only if others of the list were better. Go down from
+        # here, row by row, to the first list that keeps the rule.
+        while True:
+            read = self.best(at_least=worth)
+            asks = self._worth(read)
+            if asks >= worth:
+                return read
+            if self._fetched_down_to(asks):
+                return self.decided(self.best())
+            below = [float(codes[0]) for each in self._fetched if len(codes := each.codes[each.codes < worth])]
+            worth = max([asks, *below])
+
+    def needed(self, read: list[_Read]) -> int:
+        """Return how many rows the rule wants for a list."""
+        worth = self._worth(read)
+        return sum(int(np.searchsorted(-each.codes, -worth, side="right")) for each in self._fetched)
+
+    def best(self, at_least: float = -math.inf) -> list[_Read]:
+        """Return exactly scored rows, best first, with all that may enter the list, of rows of a score by code."""
+        count = self._length + _BESIDE_THE_LIST
+        fetched = self._fetched
+        if at_least > -math.inf:
+            fetched = [self._reread(each, at_least, count) for each in fetched]
+        while True:
+            scores = np.concatenate([each.scores for each in fetched])
+            order = np.argsort(-scores, kind="stable")[:count]
+            numbers = np.repeat(np.arange(len(fetched)), [len(each.scores) for each in fetched])[order]
+            places = np.concatenate([each.places for each in fetched])[order]
+            # Whatever is not among these has at most this inner product; it must be too little to enter the list.
+            total = sum(int(np.searchsorted(-each.codes, -at_least, side="right")) for each in fetched)
+            left_out = float(scores[order[-1]]) if total > len(order) else -math.inf
+            read = self._walked(fetched, numbers, places)
+            last = _last_score(read, self._length)
+            if left_out == -math.inf or (last is not None and last > left_out + SLACK):
+                return read
+            count *= _GROWTH
+            fetched = [self._reread(each, at_least, count) for each in fetched]
+
+    def _fetch(self, wanted: tuple[Piece, int]) -> _Fetched:
+        piece, count = wanted
+        codes, rows = piece.segment.by_codes(self._by_code, count)
+        unseen = float(codes[-1]) if count < len(piece.segment) else -math.inf
+        if piece.withdrawn is not None:
+            live = piece.is_live(rows)
+            codes, rows = codes[live], rows[live]
+        best = min(self._length + _BESIDE_THE_LIST, len(rows))
+        scores, places = piece.segment.best_of(self._probe, rows, best)
+        return _Fetched(piece=piece, codes=codes, rows=rows, count=count, unseen=unseen, scores=scores, places=places)
+
+    def _reread(self, each: _Fetched, at_least: float, count: int) -> _Fetched:
+        rows = each.rows[: int(np.searchsorted(-each.codes, -at_least, side="right"))]
+        scores, places = each.piece.segment.best_of(self._probe, rows, min(count, len(rows)))
+        return replace(each, scores=scores, places=places)
+
+    def _fetched_down_to(self, score: float) -> bool:
+        """Fetch more where a row may be missing whose code gives at least `score`; tell whether that was so."""
+        short = [each.unseen >= score and each.unseen > -math.inf for each in self._fetched]
+        if not any(short):
+            return False
+        wanted = [
+            (each.piece, min(_GROWTH * each.count, len(each.piece.segment)))
+            for each, is_short in zip(self._fetched, short, strict=True)
+            if is_short
+        ]
+        again = iter(self._crew.each(self._fetch, wanted, sum(len(piece.segment) for piece, _ in wanted)))
+        self._fetched = [next(again) if is_short else each for each, is_short in zip(self._fetched, short, strict=True)]
+        return True
+
+    def _worth(self, read: Sequence[_Read]) -> float:
+        """Return the score by code from which on the rule wants rows, for a list."""
+        last = _last_score(read, self._length)
+        return -math.inf if last is None else self._codebook.worth_reading(last)
+
+    def _walked(
+        self, fetched: Sequence[_Fetched], numbers: NDArray[np.int64], places: NDArray[np.int64]
+    ) -> list[_Read]:
+        """Score rows exactly, best first, until the list is full and everything level with its last place is there."""
+        halves = np.empty((len(places), len(self._probe)), dtype=np.float16)
+        for number in set(numbers.tolist()):
+            mine = np.flatnonzero(numbers == number)
+            each = fetched[number]
+            halves[mine] = each.piece.segment.templates.take(each.rows[places[mine]], axis=0)
+        exact = exact_scores(self._probe, halves)
+        walked: list[_Read] = []
+        persons: set[str] = set()
+        for which in np.argsort(-exact, kind="stable").tolist():
+            score = round(float(exact[which]), SCORE_DECIMALS)
+            if len(persons) >= self._length and score < walked[-1].score:
+                break
+            each, place = fetched[numbers[which]], places[which]
+            ids, row = each.piece.segment.ids, int(each.rows[place])
+            person = ids.person(row)
+            walked.append(_Read(ids, row, person, float(each.codes[place]), score))
+            persons.add(person)
+        return walked
 
 
 def _guess(rows: int, share: float) -> int:
@@ -264,37 +310,16 @@ def _guess(rows: int, share: float) -> int:
     return min(rows, math.ceil(mean + 4 * math.sqrt(mean)) + 16)
 
 
-def _walked(
-    segments: Sequence[Segment],
-    numbers: NDArray[np.int64],
-    rows: NDArray[np.int64],
-    probe: NDArray[np.float32],
-    length: int,
-) -> list[ScoredCapture]:
-    """Score rows exactly, best first, until `length` persons and everything level with the last of them are there."""
-    exact = np.empty(len(rows))
-    for number in np.unique(numbers):
-        mine = numbers == number
-        exact[mine] = exact_scores(probe, segments[number].templates[rows[mine]])
-    walked: list[ScoredCapture] = []
-    persons: set[str] = set()
-    for place in np.argsort(-exact, kind="stable").tolist():
-        score = round(float(exact[place]), SCORE_DECIMALS)
-        if len(persons) >= length and score < walked[-1].score:
-            break
-        identity = segments[int(numbers[place])].ids[int(rows[place])]
-        walked.append(
-            ScoredCapture(
-                person=identity.person,
-                ori=identity.ori,
-                booking_number=identity.booking_number,
-                capture_id=identity.capture_id,
-                synthetic=identity.synthetic,
-                score=score,
-            ),
-        )
-        persons.add(identity.person)
-    return walked
+def _capture(read: _Read) -> ScoredCapture:
+    identity = read.ids[read.row]
+    return ScoredCapture(
+        person=read.person,
+        ori=identity.ori,
+        booking_number=identity.booking_number,
+        capture_id=identity.capture_id,
+        synthetic=identity.synthetic,
+        score=read.score,
+    )
 
 
 def exact_scores(probe: NDArray[np.float32], templates: NDArray[np.float16]) -> NDArray[np.float64]:
@@ -309,9 +334,9 @@ def exact_scores(probe: NDArray[np.float32], templates: NDArray[np.float16]) -> 
     return cosines
 
 
-def _last_score(listed: Sequence[ScoredCapture], length: int) -> float | None:
+def _last_score(listed: Sequence[_Read], length: int) -> float | None:
     """Return the score of the last place of a full list, or None where fewer persons are there."""
     best: dict[str, float] = {}
-    for capture in listed:
-        best.setdefault(capture.person, capture.score)
+    for read in listed:
+        best.setdefault(read.person, read.score)
     return list(best.values())[length - 1] if len(best) >= length else None

