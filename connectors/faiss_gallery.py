@@ -1,152 +1,396 @@
-"""The searchable templates of one model pack in memory: exact and exhaustive, by FAISS.
+"""The searchable templates of one model pack in memory: every one is compared, none is skipped.
 
-Every template is compared with every probe; nothing is skipped. FAISS finds the best ones quickly, in float32 and in an
-order of summation of its own; their scores are then computed again from the half-precision templates in one fixed order
-and rounded, so that a list depends neither on batch nor on replica (G7).
+The gallery is a handful of immutable segments (`connectors/gallery_segment.py`) and, for each, which rows have been
+withdrawn. New templates become a small segment at once; a thread in the background makes large ones of small ones and
+leaves out what was withdrawn. All of it is one frozen state that is replaced as a whole, so a search takes the state
+of its moment and waits for nobody: not for a change, not for a merge. How a search decides:
+`connectors/gallery_search.py`.
 """
 
 from __future__ import annotations
 
-import math
+import os
+import sys
 import threading
+from collections import defaultdict
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-import faiss
 import numpy as np
 
-from processors.candidates import SCORE_DECIMALS, ScoredCapture, SearchResult, consolidate
+from connectors import gallery_snapshot
+from connectors.gallery_ids import hashes_of, sid_of
+from connectors.gallery_search import READ_ALL, Crew, Piece, Searcher
+from connectors.gallery_segment import merge, segment_of
+from connectors.gallery_snapshot import GalleryState
+from processors.candidates import SearchResult, consolidate
+from processors.quantiser import codebook_for
+from processors.templates import UNIT_TOLERANCE
 from schemas.errors import ContractError
+from schemas.keys import booking_key
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
+    from pathlib import Path
 
-    import numpy.typing as npt
+    from numpy.typing import NDArray
 
     from processors.candidates import EnrolledTemplate, GalleryChange
+    from processors.quantiser import Codebook
 
-_SLACK = 2e-3
-"""How far FAISS's inner product may lie from the exact cosine: the probe's length is off by at most 2**-11, an enrolled
-template's by 1e-3 (`processors/templates.py`); float32 summation adds below 1e-6."""
+LONGEST_LIST = 1000
+_FAN = 4
+"""So many segments of about one size become one."""
+_BACKGROUND_NICENESS = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sizes:
+    """How large segments are; a test makes them tiny. No list depends on a segment's size."""
+
+    small_rows: int = 2048
+    """Segments up to this size are merged at once, by whoever adds."""
+    largest_rows: int = 1 << 19
+    """A segment does not grow beyond this."""
+    withdrawn_share: float = 0.2
+    """A segment that lost this share of its rows is made anew."""
+    read_all: int = READ_ALL
+    """A gallery of up to so many templates is compared without codes; on this one number lists do depend."""
 
 
 class FaissGallery:
-    """An exact gallery of one model pack, safe to search in threads while one other applies changes.
+    """A gallery of one model pack: any thread may search while others apply changes.
 
     Args:
-        dimension: length of a template.
+        dimension: length of a template, a multiple of four.
         model_digest: digest of the pack and recipe whose templates it holds.
+        codebook: of the pack's statistics; without one, that of templates of no known direction.
+        threads: how many threads a search uses, the caller's among them.
+        sizes: of its segments.
+
+    Raises:
+        ContractError: templates of this dimension cannot be coded.
     """
 
-    def __init__(self, *, dimension: int, model_digest: str) -> None:
+    def __init__(
+        self,
+        *,
+        dimension: int,
+        model_digest: str,
+        codebook: Codebook | None = None,
+        threads: int = 1,
+        sizes: Sizes | None = None,
+    ) -> None:
         self.model_digest = model_digest
-        self._dimension = dimension
-        self._index = faiss.IndexIDMap2(faiss.IndexFlatIP(dimension))
-        self._rows: dict[int, EnrolledTemplate] = {}
-        self._rows_of_booking: dict[str, list[int]] = {}
-        self._captures_of_person: dict[str, int] = {}
-        self._next_row = 0
-        self._watermark: dict[int, int] = {}
-        # FAISS does not allow adding while another thread searches.
-        self._lock = threading.Lock()
+        self._codebook = codebook or codebook_for(dimension=dimension)
+        self._sizes = sizes or Sizes()
+        self._crew = Crew(threads)
+        self._searcher = Searcher(self._codebook, self._crew, read_all=self._sizes.read_all)
+        self._state = GalleryState(pieces=(), watermark=MappingProxyType({}), templates=0, persons=0)
+        # Held by whoever makes the next state, never by a search.
+        self._changing = threading.Lock()
+        self._merging = threading.Lock()
+        self._merger: threading.Thread | None = None
+        self._merge_failure: BaseException | None = None
+
+    @property
+    def state(self) -> GalleryState:
+        """What is searchable now."""
+        return self._state
+
+    @property
+    def templates(self) -> int:
+        """How many templates can be found."""
+        return self._state.templates
+
+    @property
+    def persons(self) -> int:
+        """How many persons can be found."""
+        return self._state.persons
+
+    @property
+    def nbytes(self) -> int:
+        """How many bytes the searchable templates take, codes, identities and withdrawn rows included."""
+        return sum(
+            piece.segment.nbytes + (0 if piece.withdrawn is None else piece.withdrawn.nbytes)
+            for piece in self._state.pieces
+        )
+
+    def search(self, template: NDArray[np.float32], length: int) -> SearchResult:
+        """Compare (dimension,) float32 with every template; return the best persons and the watermark it was at.
+
+        Raises:
+            ContractError: the template is none, or the length is not 1 to LONGEST_LIST.
+        """
+        self._check_probes(template[np.newaxis] if template.ndim == 1 else template, [length])
+        return self._search(self._state, template, length)
+
+    def search_batch(self, templates: NDArray[np.float32], lengths: Sequence[int]) -> list[SearchResult]:
+        """Search with (n, dimension) float32 at one state of the gallery; each result is what `search` returns.
+
+        Raises:
+            ContractError: a template is none, or a length is not 1 to LONGEST_LIST.
+        """
+        self._check_probes(templates, lengths)
+        state = self._state
+        return self._crew.each(
+            lambda each: self._search(state, *each),
+            list(zip(templates, lengths, strict=True)),
+            state.templates * len(lengths),
+        )
 
     def apply(self, changes: Sequence[GalleryChange], watermark: Mapping[int, int]) -> None:
         """Apply changes in order, and note per partition the next offset to apply; one step for whoever searches.
 
         Raises:
-            ContractError: a template has another dimension; nothing was applied.
+            ContractError: a template cannot be searched, or belongs to another booking than its change; nothing was
+                applied.
         """
         final = {change.booking: change.templates for change in changes}
-        for templates in final.values():
-            for enrolled in templates:
-                if enrolled.template.shape != (self._dimension,):
-                    raise ContractError(
-                        f"A template has shape {enrolled.template.shape}, the gallery ({self._dimension},).",
-                    )
-        with self._lock:
-            self._remove([row for booking in final for row in self._rows_of_booking.pop(booking, ())])
-            self._add({booking: templates for booking, templates in final.items() if templates})
-            self._watermark.update(watermark)
-
-    def search(self, template: npt.NDArray[np.float32], length: int) -> SearchResult:
-        """Compare (dimension,) float32 with every template; return the best persons and the watermark it was at."""
-        with self._lock:
-            scored = self._best_captures(template, length)
-            return SearchResult(
-                candidates=consolidate(scored, length),
-                watermark=MappingProxyType(dict(self._watermark)),
-                templates=len(self._rows),
-                persons=len(self._captures_of_person),
+        added = [enrolled for templates in final.values() for enrolled in templates]
+        matrix = self._matrix(final)
+        if self._merge_failure is not None:
+            raise self._merge_failure
+        with self._changing:
+            before = self._state
+            pieces, removed = _without_bookings(before.pieces, list(final))
+            for start in range(0, len(added), self._sizes.largest_rows):
+                part = slice(start, start + self._sizes.largest_rows)
+                pieces.append(Piece(segment=segment_of(added[part], matrix[part], self._codebook)))
+            sids = {sid_of(enrolled) for enrolled in added} | {sid for sid in removed.sids if sid}
+            sids.discard("")
+            came = {booking for booking, templates in final.items() if any(not sid_of(each) for each in templates)}
+            persons = len(_live_sids(pieces, sids)) - len(_live_sids(before.pieces, sids))
+            persons += len(came) - len(removed.persons_of_their_own)
+            self._state = GalleryState(
+                pieces=self._with_small_ones_merged(pieces),
+                watermark=MappingProxyType(dict(sorted({**before.watermark, **watermark}.items()))),
+                templates=before.templates + len(added) - removed.rows,
+                persons=before.persons + persons,
             )
+        self._merge_in_background()
 
-    def search_batch(self, templates: npt.NDArray[np.float32], lengths: Sequence[int], /) -> list[SearchResult]:
-        """Compare (n, dimension) float32 with every template; return a result for each."""
-        return [self.search(template, length) for template, length in zip(templates, lengths, strict=True)]
+    def settle(self) -> None:
+        """Wait until no merge is under way or due.
 
-    @property
-    def templates(self) -> int:
-        """How many templates can be found."""
-        return len(self._rows)
+        Raises:
+            BaseException: whatever ended a merge.
+        """
+        while (merger := self._merger) is not None and merger.is_alive():
+            merger.join()
+        if self._merge_failure is not None:
+            raise self._merge_failure
 
-    @property
-    def persons(self) -> int:
-        """How many persons can be found."""
-        return len(self._captures_of_person)
+    def compact(self) -> None:
+        """Make every segment anew that holds a withdrawn template, so that none is left in memory."""
+        with self._merging:
+            for piece in self._state.pieces:
+                if piece.gone:
+                    self._replace([piece])
 
-    def _best_captures(self, template: npt.NDArray[np.float32], length: int) -> list[ScoredCapture]:
-        """Return the best captures, enough of them that no other capture can belong into the list."""
-        probe = np.ascontiguousarray(template, dtype=np.float32)
-        fetch = 4 * length
-        while True:
-            fetched = min(fetch, len(self._rows))
-            if fetched == 0:
-                return []
-            approximate, found = self._index.search(probe[np.newaxis], fetched)
-            scored = [self._score(probe, self._rows[int(row)]) for row in found[0]]
-            listed = consolidate(scored, length)
-            if fetched == len(self._rows):
-                return scored
-            # Whatever was not fetched scores at most this much; it must be too little to enter the list.
-            if len(listed) == length and listed[-1].score > float(approximate[0][-1]) + _SLACK:
-                return scored
-            fetch *= 4
+    def save(self, folder: Path, state: GalleryState | None = None, beside: Mapping[str, bytes] | None = None) -> None:
+        """Make the folder a snapshot of a state, of the one of this moment by default; searches and changes go on.
 
-    @staticmethod
-    def _score(probe: npt.NDArray[np.float32], enrolled: EnrolledTemplate) -> ScoredCapture:
-        # Half precision leaves templates a little off unit length, which would give cosines above 1. Products of half
-        # precision numbers and their sums are exact in double precision, so every machine comes to the same score.
-        one, other = probe.astype(np.float64), enrolled.template.astype(np.float64)
-        exact = float(np.dot(one, other) / math.sqrt(np.dot(one, one) * np.dot(other, other)))
-        return ScoredCapture(
-            person=enrolled.person,
-            ori=enrolled.ori,
-            booking_number=enrolled.booking_number,
-            capture_id=enrolled.capture_id,
-            synthetic=enrolled.synthetic,
-            score=round(exact, SCORE_DECIMALS),
+        Args:
+            folder: belongs to this gallery alone.
+            state: one that `state` gave.
+            beside: what else has to be known at that watermark, by name.
+
+        Raises:
+            OSError: the disk is full or away; the snapshot before is still whole.
+        """
+        gallery_snapshot.save(
+            folder,
+            state or self._state,
+            model_digest=self.model_digest,
+            codebook=self._codebook,
+            beside=beside,
         )
 
-    def _remove(self, rows: list[int]) -> None:
-        if not rows:
-            return
-        self._index.remove_ids(faiss.IDSelectorBatch(np.array(rows, dtype=np.int64)))
-        for row in rows:
-            person = self._rows.pop(row).person
-            self._captures_of_person[person] -= 1
-            if not self._captures_of_person[person]:
-                del self._captures_of_person[person]
+    def load(self, folder: Path) -> Mapping[str, bytes] | None:
+        """Become what a snapshot holds; return what was saved beside it, or None where there is no snapshot.
 
-    def _add(self, bookings: Mapping[str, Sequence[EnrolledTemplate]]) -> None:
-        added: list[EnrolledTemplate] = []
-        for booking, templates in bookings.items():
-            first = self._next_row + len(added)
-            self._rows_of_booking[booking] = list(range(first, first + len(templates)))
-            added += templates
+        Raises:
+            ContractError: it is of another model, codebook or format; the gallery is as before.
+            IntegrityError: it is damaged; the gallery is as before.
+        """
+        found = gallery_snapshot.load(
+            folder,
+            model_digest=self.model_digest,
+            codebook=self._codebook,
+            crew=self._crew,
+        )
+        if found is None:
+            return None
+        with self._merging, self._changing:
+            self._state = found.state
+        return found.beside
+
+    def _search(self, state: GalleryState, template: NDArray[np.float32], length: int) -> SearchResult:
+        captures = self._searcher.best_captures(state.pieces, state.templates, template, length)
+        return SearchResult(
+            candidates=consolidate(captures, length),
+            watermark=state.watermark,
+            templates=state.templates,
+            persons=state.persons,
+        )
+
+    def _check_probes(self, templates: NDArray[np.float32], lengths: Sequence[int]) -> None:
+        if templates.shape != (len(lengths), self._codebook.dimension):
+            raise ContractError(
+                f"{len(lengths)} probes have shape {templates.shape}, the gallery's templates have "
+                f"{self._codebook.dimension} numbers.",
+            )
+        if not all(1 <= length <= LONGEST_LIST for length in lengths):
+            raise ContractError(f"A candidate list has 1 to {LONGEST_LIST} places.")
+        _check_directions(templates)
+
+    def _matrix(self, final: Mapping[str, Sequence[EnrolledTemplate]]) -> NDArray[np.float16]:
+        """Return the numbers of new templates (n, d), or refuse them."""
+        dimension = self._codebook.dimension
+        for booking, templates in final.items():
+            for enrolled in templates:
+                if enrolled.template.shape != (dimension,):
+                    raise ContractError(
+                        f"A template has shape {enrolled.template.shape}, the gallery ({dimension},).",
+                    )
+                if booking_key(enrolled.ori, enrolled.booking_number) != booking:
+                    raise ContractError("A template is of another booking than the change that brings it.")
+                sid_of(enrolled)
+        added = [enrolled.template for templates in final.values() for enrolled in templates]
         if not added:
+            return np.empty((0, dimension), dtype=np.float16)
+        matrix = np.stack(added)
+        _check_directions(matrix)
+        halves = matrix.astype(np.float16)
+        if not np.array_equal(halves, matrix):
+            raise ContractError("A template has numbers that half precision cannot hold.")
+        return halves
+
+    def _with_small_ones_merged(self, pieces: list[Piece]) -> tuple[Piece, ...]:
+        """Merge the newest pieces while they are small, so that there are few of them however small changes are."""
+        pieces = [piece for piece in pieces if piece.withdrawn is None or piece.gone < len(piece.segment)]
+        while len(pieces) > 1:
+            newest, other = len(pieces[-1].segment), len(pieces[-2].segment)
+            if 2 * max(newest, other) > self._sizes.small_rows or other > _FAN * newest:
+                break
+            pieces[-2:] = [self._merged(pieces[-2:])]
+        return tuple(pieces)
+
+    def _merged(self, pieces: Sequence[Piece]) -> Piece:
+        live = [(piece.segment, rows) for piece in pieces if len(rows := piece.live_rows())]
+        segment, _ = merge(live, self._codebook)
+        return Piece(segment=segment)
+
+    def _merge_in_background(self) -> None:
+        if not self._due(self._state.pieces):
             return
-        rows = range(self._next_row, self._next_row + len(added))
-        self._next_row = rows.stop
-        self._index.add_with_ids(np.stack([enrolled.template for enrolled in added]), np.array(rows, dtype=np.int64))
-        for row, enrolled in zip(rows, added, strict=True):
-            self._rows[row] = enrolled
-            self._captures_of_person[enrolled.person] = self._captures_of_person.get(enrolled.person, 0) + 1
+        if self._merger is not None and self._merger.is_alive():
+            return
+        self._merger = threading.Thread(target=self._merge_while_due, name="gallery merge")
+        self._merger.start()
+
+    def _merge_while_due(self) -> None:
+        if sys.platform == "linux":
+            # One thread's own niceness: searches come first.
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _BACKGROUND_NICENESS)
+        try:
+            with self._merging:
+                while due := self._due(self._state.pieces):
+                    self._replace(due)
+        except BaseException as error:  # noqa: BLE001 - raised where it is seen: by the next change
+            self._merge_failure = error
+
+    def _due(self, pieces: Sequence[Piece]) -> list[Piece]:
+        """Return the pieces to merge next, or none."""
+        for piece in pieces:
+            if piece.withdrawn is not None and piece.gone >= self._sizes.withdrawn_share * len(piece.segment):
+                return [piece]
+        tiers: dict[int, list[Piece]] = defaultdict(list)
+        for piece in pieces:
+            rows = len(piece.segment)
+            if self._sizes.small_rows <= 2 * rows and 2 * rows <= self._sizes.largest_rows:
+                tier = max(0, (rows // self._sizes.small_rows).bit_length() - 1) // (_FAN.bit_length() - 1)
+                tiers[tier].append(piece)
+        for tier in sorted(tiers):
+            if len(tiers[tier]) >= _FAN:
+                chosen, rows = [], 0
+                for piece in tiers[tier][: 2 * _FAN]:
+                    if rows + len(piece.segment) <= self._sizes.largest_rows:
+                        chosen.append(piece)
+                        rows += len(piece.segment)
+                return chosen
+        return []
+
+    def _replace(self, pieces: Sequence[Piece]) -> None:
+        """Put one new segment in the place of some; what is withdrawn meanwhile is withdrawn from it too."""
+        taken = [(piece, piece.live_rows()) for piece in pieces]
+        kept = [(piece.segment, rows) for piece, rows in taken if len(rows)]
+        segment, order = merge(kept, self._codebook) if kept else (None, None)
+        with self._changing:
+            now = {id(piece.segment): piece for piece in self._state.pieces}
+            gone = [_gone_meanwhile(now.get(id(piece.segment)), rows) for piece, rows in taken]
+            merged: list[Piece] = []
+            if segment is not None and order is not None:
+                lost = np.flatnonzero(np.concatenate(gone)[order]).tolist()
+                merged = [Piece(segment=segment).without(lost) if lost else Piece(segment=segment)]
+            replaced = {id(piece.segment) for piece in pieces}
+            # In front, where the large ones are; changes merge the small ones at the end.
+            left = [piece for piece in self._state.pieces if id(piece.segment) not in replaced]
+            self._state = replace(self._state, pieces=(*merged, *left))
+
+
+def _gone_meanwhile(piece: Piece | None, rows: NDArray[np.intp]) -> NDArray[np.bool_]:
+    """Tell which rows can no longer be found; a piece that lost all its rows is no longer there."""
+    return np.ones(len(rows), dtype=np.bool_) if piece is None else ~piece.is_live(rows)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Removed:
+    """What a change takes out."""
+
+    rows: int
+    sids: frozenset[str]
+    persons_of_their_own: frozenset[str]
+    """Bookings without a SID."""
+
+
+def _without_bookings(pieces: Iterable[Piece], bookings: Sequence[str]) -> tuple[list[Piece], _Removed]:
+    hashes = hashes_of(bookings)
+    left: list[Piece] = []
+    sids: set[str] = set()
+    own: set[str] = set()
+    removed = 0
+    for piece in pieces:
+        found = list(piece.segment.ids.rows_of_bookings(bookings, hashes))
+        live = piece.is_live(np.array([row for _, row in found], dtype=np.int64)).tolist()
+        rows = [row for (_, row), is_live in zip(found, live, strict=True) if is_live]
+        for row in rows:
+            identity = piece.segment.ids[row]
+            if identity.sid:
+                sids.add(identity.sid)
+            else:
+                own.add(identity.booking)
+        left.append(piece.without(rows) if rows else piece)
+        removed += len(rows)
+    return left, _Removed(rows=removed, sids=frozenset(sids), persons_of_their_own=frozenset(own))
+
+
+def _live_sids(pieces: Iterable[Piece], sids: Iterable[str]) -> set[str]:
+    """Return which of some SIDs can be found."""
+    wanted = list(sids)
+    hashes = hashes_of(wanted)
+    live: set[str] = set()
+    for piece in pieces:
+        found = list(piece.segment.ids.rows_of_sids(wanted, hashes))
+        states = piece.is_live(np.array([row for _, row in found], dtype=np.int64)).tolist()
+        live.update(sid for (sid, _), is_live in zip(found, states, strict=True) if is_live)
+    return live
+
+
+def _check_directions(templates: NDArray[np.float32]) -> None:
+    exact = templates.astype(np.float64)
+    lengths = np.sqrt(np.einsum("ij,ij->i", exact, exact))
+    if not np.all(np.abs(lengths - 1.0) <= UNIT_TOLERANCE):
+        raise ContractError("A template is none: its length as a vector is not 1.")

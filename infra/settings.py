@@ -82,6 +82,7 @@ class Settings(BaseSettings):
         default_factory=default_assets,
     )
     extraction_threads: Annotated[int, Field(description="Threads that extract templates in a worker.", gt=0)] = 2
+    search_threads: Annotated[int, Field(description="Threads that one search of the gallery uses.", gt=0)] = 2
     barrier_limit_s: Annotated[
         float,
         Field(description="How long a probe may wait at the read barrier, seconds.", gt=0),

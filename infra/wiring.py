@@ -25,6 +25,7 @@ from infra.data_folder import DataFolder
 from processors.access import Directory
 from processors.model_card import model_digest, published_threshold
 from processors.policy import parse_policy
+from processors.quantiser import codebook_for
 from schemas.codec import decode_for
 from schemas.errors import ContractError, IntegrityError, UsageError
 from schemas.topics import ACCESS, TOPICS, generation_topic, is_further_generation, spec_of
@@ -146,20 +147,25 @@ def active_generation(settings: Settings, known: Directory) -> GenerationName:
 
 def generations(settings: Settings) -> tuple[Generation, ...]:
     """Return the gallery generation of the model pack, and that of the pack to change to, if there is one."""
-    kept = [generation(extractor(settings), settings.gallery_topic)]
+    kept = [generation(settings, extractor(settings), settings.gallery_topic)]
     if settings.next_model_card is not None:
         card = settings.next_model_card
         faces = FaceExtractor(assets.load_card(card), card.parent)
-        kept.append(generation(faces, generation_topic(model_digest(faces.card))))
+        kept.append(generation(settings, faces, generation_topic(model_digest(faces.card))))
     return tuple(kept)
 
 
-def generation(faces: FaceExtractor, topic: str) -> Generation:
+def generation(settings: Settings, faces: FaceExtractor, topic: str) -> Generation:
     """Return the gallery generation of a pack, empty."""
     dimension = faces.card.recogniser.dimension
     return Generation(
         topic=topic,
-        gallery=FaissGallery(dimension=dimension, model_digest=model_digest(faces.card)),
+        gallery=FaissGallery(
+            dimension=dimension,
+            model_digest=model_digest(faces.card),
+            codebook=codebook_for(dimension=dimension, statistics=faces.card.statistics),
+            threads=settings.search_threads,
+        ),
         extractor=faces,
         dimension=dimension,
         threshold_of=lambda templates: threshold(faces.card, templates),

@@ -36,6 +36,8 @@ class EnrolledTemplate:
     synthetic: bool
     template: npt.NDArray[np.float32] = field(repr=False)
     """(dimension,) float32, every value representable in half precision, L2 norm 1 up to that rounding."""
+    quality: float = 1.0
+    """Quality of the capture, 0 to 1, higher is better."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

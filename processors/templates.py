@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 _WIRE = np.dtype("<f2")
 # Rounding to half precision moves a length by at most 2**-11. A looser bound would let templates in that a search by
-# inner product ranks below where their cosine belongs (`connectors/faiss_gallery.py`).
-_UNIT_TOLERANCE = 0.001
+# inner product ranks below where their cosine belongs (`connectors/gallery_search.py`).
+UNIT_TOLERANCE = 0.001
 
 
 def to_template(vector: NDArray[np.float32] | NDArray[np.float64]) -> NDArray[np.float32]:
@@ -51,7 +51,7 @@ def template_from_bytes(data: bytes, *, dimension: int) -> NDArray[np.float32]:
         raise ContractError(f"A template of dimension {dimension} takes {dimension * 2} bytes, not {len(data)}.")
     template = np.frombuffer(data, dtype=_WIRE).astype(np.float32)
     length = float(np.linalg.norm(template.astype(np.float64)))
-    if not abs(length - 1.0) <= _UNIT_TOLERANCE:
+    if not abs(length - 1.0) <= UNIT_TOLERANCE:
         raise ContractError("The bytes are no template: their length as a vector is not 1.")
     template.setflags(write=False)
     return template

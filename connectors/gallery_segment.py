@@ -1,0 +1,165 @@
+"""One immutable piece of the gallery: codes that FAISS compares, the templates themselves, and whose each row is.
+
+A segment is built aside and never changed, because FAISS does not allow adding while another thread searches. Which of
+its rows have been withdrawn is not its matter; whoever searches says so. Scores by codes are sums of whole numbers that
+depend on the probe, the template and the codebook alone, never on the segment (G7).
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import faiss
+import numpy as np
+
+from connectors.gallery_ids import Identities, identities_of, merged
+from processors.quantiser import NUMBERS_PER_BYTE
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from processors.candidates import EnrolledTemplate
+    from processors.quantiser import Codebook
+
+ROWS_A_BLOCK = 32
+"""FAISS lays codes out in blocks of so many rows."""
+_BITS_A_CODE = 4
+_COLLECT_IN_A_RESERVOIR = 13
+"""FAISS's own choice for up to 20 results, a heap, reads memory that nothing has written (valgrind shows it in 1.15.1)
+and now and then returns no row at all; the reservoir that it uses for more does not."""
+_readers = threading.local()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Segment:
+    """n rows of a gallery, at least one."""
+
+    ids: Identities
+    templates: NDArray[np.float16] = field(repr=False)
+    """(n, d) float16."""
+    codes: Any = field(repr=False)
+    """The faiss.IndexPQFastScan over the rows."""
+
+    def __len__(self) -> int:
+        return len(self.templates)
+
+    def by_codes(self, probe: NDArray[np.float32], count: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Return scores and rows of the `count` rows that codes rate best, best first.
+
+        Every row that is not returned scores at most as much as the last one.
+
+        Args:
+            probe: (d,) float32, as `Codebook.probe` gives it.
+            count: at most the number of rows.
+        """
+        scores, rows = (found[0] for found in self.codes.search(probe[np.newaxis], count))
+        if rows[-1] < 0:
+            # FAISS leaves out rows that have the least score there is, and gives their places that score.
+            found = rows[rows >= 0]
+            left_out = np.setdiff1d(np.arange(len(self)), found)[: count - len(found)]
+            rows = np.concatenate([found, left_out])
+        return scores, rows
+
+    def best_of(
+        self, probe: NDArray[np.float32], rows: NDArray[np.int64], count: int
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Compare the probe with the templates of some rows in float32; return the best scores and where they stand.
+
+        Every one of the rows that is not returned scores at most as much as the last one.
+
+        Args:
+            probe: (d,) float32.
+            rows: rows of this segment.
+            count: at most the number of `rows`.
+
+        Returns:
+            Scores, best first, and for each its place in `rows`.
+        """
+        if not count:
+            return np.empty(0, dtype=np.float32), np.empty(0, dtype=np.int64)
+        halves = self.templates.take(rows, axis=0)
+        reader = _reader(self.templates.shape[1])
+        reader.reset()
+        reader.add_sa_codes(halves.view(np.uint8))
+        scores, places = (found[0] for found in reader.search(probe[np.newaxis], count))
+        return scores, places
+
+    @property
+    def nbytes(self) -> int:
+        """How many bytes the rows take in memory, codes and identities included."""
+        return int(self.ids.nbytes + self.templates.nbytes + self.codes.codes.size())
+
+
+def segment_of(templates: Sequence[EnrolledTemplate], matrix: NDArray[np.float16], codebook: Codebook) -> Segment:
+    """Make a segment of new templates, at least one; `matrix` (n, d) holds their numbers.
+
+    Raises:
+        ContractError: a template names a person that is neither a SID nor its own booking.
+    """
+    ids, order = identities_of(templates)
+    return _coded(ids, matrix[order], codebook)
+
+
+def merge(parts: Sequence[tuple[Segment, NDArray[np.intp]]], codebook: Codebook) -> tuple[Segment, NDArray[np.intp]]:
+    """Make one segment of some rows of several, at least one row.
+
+    Returns:
+        The segment and, for each of its rows, its place among the rows of the parts, one part after the other.
+    """
+    ids, order = merged([(segment.ids, rows) for segment, rows in parts])
+    templates = np.empty((len(order), parts[0][0].templates.shape[1]), dtype=np.float16)
+    where = np.empty(len(order), dtype=np.intp)
+    where[order] = np.arange(len(order))
+    done = 0
+    for segment, rows in parts:
+        templates[where[done : done + len(rows)]] = segment.templates[rows]
+        done += len(rows)
+    return _coded(ids, templates, codebook), order
+
+
+def _coded(ids: Identities, templates: NDArray[np.float16], codebook: Codebook) -> Segment:
+    return Segment(ids=ids, templates=templates, codes=fast_codes(codebook.encode(templates), codebook))
+
+
+def fast_codes(codes: NDArray[np.uint8], codebook: Codebook) -> Any:
+    """Lay (n, d / 4) codes out as FAISS compares them fastest."""
+    plain = faiss.IndexPQ(codebook.dimension, codebook.dimension // 2, _BITS_A_CODE, faiss.METRIC_INNER_PRODUCT)
+    faiss.copy_array_to_vector(codebook.centroids.ravel(), plain.pq.centroids)
+    plain.is_trained = True
+    plain.add_sa_codes(codes)
+    laid_out: Any = faiss.IndexPQFastScan
+    made = laid_out(plain)
+    made.implem = _COLLECT_IN_A_RESERVOIR
+    return made
+
+
+def block_bytes(codes: Any) -> NDArray[np.uint8]:
+    """Return the codes as FAISS lays them out, `(bytes,)`, a view."""
+    size = codes.codes.size()
+    view: NDArray[np.uint8] = faiss.rev_swig_ptr(codes.codes.get(), size) if size else np.empty(0, dtype=np.uint8)
+    return view
+
+
+def room_for_codes(rows: int, codebook: Codebook) -> Any:
+    """Return what `fast_codes` returns for so many rows, with the codes still to be filled in."""
+    codes = fast_codes(np.empty((0, codebook.dimension // NUMBERS_PER_BYTE), dtype=np.uint8), codebook)
+    blocks = -(-rows // ROWS_A_BLOCK)
+    codes.codes.resize(blocks * ROWS_A_BLOCK * codebook.dimension // NUMBERS_PER_BYTE)
+    codes.ntotal, codes.ntotal2 = rows, blocks * ROWS_A_BLOCK
+    return codes
+
+
+def _reader(dimension: int) -> Any:
+    """Return this thread's comparer of half-precision templates: FAISS has the quick one."""
+    held: dict[int, Any] = _readers.__dict__.setdefault("by_dimension", {})
+    if dimension not in held:
+        reader = faiss.IndexScalarQuantizer(dimension, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
+        reader.is_trained = True
+        held[dimension] = reader
+        # Searches are spread over threads of our own; FAISS's would come on top of them.
+        faiss.omp_set_num_threads(1)
+    return held[dimension]
