@@ -31,7 +31,7 @@ from schemas.errors import ContractError
 from schemas.keys import booking_key
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -208,8 +208,14 @@ class FaissGallery:
             beside=beside,
         )
 
-    def load(self, folder: Path) -> Mapping[str, bytes] | None:
+    def load(
+        self, folder: Path, accept: Callable[[Mapping[str, bytes]], None] = lambda _: None
+    ) -> Mapping[str, bytes] | None:
         """Become what a snapshot holds; return what was saved beside it, or None where there is no snapshot.
+
+        Args:
+            folder: where it was saved.
+            accept: given what was saved beside it; what it raises leaves the gallery as before.
 
         Raises:
             ContractError: it is of another model, codebook or format; the gallery is as before.
@@ -223,6 +229,7 @@ class FaissGallery:
         )
         if found is None:
             return None
+        accept(found.beside)
         with self._merging, self._changing:
             self._state = found.state
         return found.beside

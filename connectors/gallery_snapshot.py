@@ -77,7 +77,7 @@ def save(
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     names = [_save_segment(folder, piece.segment, model_digest, codebook) for piece in state.pieces]
-    body = {
+    body: dict[str, Any] = {
         "format": FORMAT,
         "model_digest": model_digest,
         "codebook_digest": codebook.digest,
@@ -89,12 +89,13 @@ def save(
             {"file": name, "rows": len(piece.segment), "withdrawn": _text(piece.withdrawn)}
             for name, piece in zip(names, state.pieces, strict=True)
         ],
-        "beside": {name: base64.b64encode(data).decode() for name, data in (beside or {}).items()},
+        "beside": {name: _save_beside(folder, name, data) for name, data in (beside or {}).items()},
     }
     line = json.dumps(body, separators=(",", ":")).encode()
     _write_aside(folder / MANIFEST, [b"%08x\n" % zlib.crc32(line), line, b"\n"])
+    names += [fact["file"] for fact in body["beside"].values()]
     for path in folder.iterdir():
-        if path.suffix in {".segment", ".part"} and path.name not in names:
+        if path.suffix in {".segment", ".beside", ".part"} and path.name not in names:
             path.unlink()
 
 
@@ -133,8 +134,27 @@ def load(folder: Path, *, model_digest: str, codebook: Codebook, crew: Crew) -> 
         raise IntegrityError(f"The gallery snapshot {folder} does not hold as many templates as it says.")
     return Snapshot(
         state=state,
-        beside=MappingProxyType({name: base64.b64decode(data) for name, data in body["beside"].items()}),
+        beside=MappingProxyType({name: _load_beside(folder, fact) for name, fact in body["beside"].items()}),
     )
+
+
+def _save_beside(folder: Path, name: str, data: bytes) -> dict[str, Any]:
+    fact = {"crc32": zlib.crc32(data), "size": len(data)}
+    file = f"{name}-{fact['size']}-{fact['crc32']:08x}.beside"
+    if not (folder / file).exists():
+        _write_aside(folder / file, [data])
+    return {"file": file, **fact}
+
+
+def _load_beside(folder: Path, fact: Mapping[str, Any]) -> bytes:
+    path = folder / str(fact["file"])
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise IntegrityError(f"The gallery snapshot {path} cannot be read: {error.strerror}.") from None
+    if len(data) != fact["size"] or zlib.crc32(data) != fact["crc32"]:
+        raise IntegrityError(f"The gallery snapshot {path} is damaged: its checksum does not fit.")
+    return data
 
 
 def _save_segment(folder: Path, segment: Segment, model_digest: str, codebook: Codebook) -> str:

@@ -52,6 +52,17 @@ class KafkaLog:
             for partition in range(spec_of(topic).partitions)
         }
 
+    def cluster_id(self) -> str:
+        """Return which Kafka this is; empty where it does not say.
+
+        Raises:
+            TransientError: Kafka cannot be asked.
+        """
+        try:
+            return str(self._asker.list_topics(timeout=REQUEST_TIMEOUT_S).cluster_id or "")
+        except KafkaException as failure:
+            raise TransientError(f"Kafka does not say which it is: {failure.args[0].str()}") from None
+
     def tail(self, start: Mapping[tuple[str, int], int]) -> LogReader:
         """Return a reader that starts at these offsets."""
         # From the first record that there is: those of a removed generation are gone. Kafka's own word for that,

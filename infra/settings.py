@@ -91,6 +91,9 @@ class Settings(BaseSettings):
         int,
         Field(description="Dead letters of one stage since the start, past which the worker stops.", gt=0),
     ] = 100
+    snapshot_every_s: Annotated[
+        float, Field(description="How often a worker writes a snapshot of its gallery, seconds.", gt=0)
+    ] = 900.0
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"],
         Field(description="Least severe log line that is written."),

@@ -190,6 +190,7 @@ def worker(settings: Settings, name: str, metrics: WorkerMetrics) -> Worker:
             extraction_threads=settings.extraction_threads,
             barrier_limit_s=settings.barrier_limit_s,
             dead_letter_limit=settings.dead_letter_limit,
+            snapshot_every_s=settings.snapshot_every_s,
         ),
         WorkerParts(
             kafka=KafkaLog(config),

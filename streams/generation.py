@@ -14,22 +14,23 @@ from processors.gallery import GalleryLedger
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from streams.ports import Extractor, Gallery
+    from streams.ports import Extractor, SnapshotGallery
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, eq=False)
 class Generation:
     """One generation as one worker holds it."""
 
     topic: str
     """Topic of its templates and withdrawals."""
-    gallery: Gallery
+    gallery: SnapshotGallery
     extractor: Extractor
     dimension: int
     """Length of a template."""
     threshold_of: Callable[[int], float]
     """Gallery size in templates -> the pack's published cosine threshold."""
     ledger: GalleryLedger = field(default_factory=GalleryLedger)
+    """What counts for each booking; replaced by that of a snapshot, before anything is applied."""
 
     @property
     def model_digest(self) -> str:

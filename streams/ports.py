@@ -6,12 +6,13 @@ Every method here may block and is called off the event loop, except where it sa
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
     from datetime import datetime
+    from pathlib import Path
     from uuid import UUID
 
     import numpy as np
@@ -127,6 +128,36 @@ class Gallery(Protocol):
         ...
 
 
+class SnapshotGallery(Gallery, Protocol):
+    """A gallery that can be written to disk and read again."""
+
+    @property
+    def state(self) -> Any:
+        """What is searchable now; never changes. Does not block."""
+        ...
+
+    def save(self, folder: Path, state: Any, beside: Mapping[str, bytes], /) -> None:
+        """Make the folder a snapshot of a state, and of what else has to be known at its watermark.
+
+        Raises:
+            OSError: the disk is full or away; the snapshot before is still whole.
+        """
+        ...
+
+    def load(self, folder: Path, accept: Callable[[Mapping[str, bytes]], None], /) -> Mapping[str, bytes] | None:
+        """Become what a snapshot holds, unless `accept` raises at what was saved beside it; None where there is none.
+
+        Raises:
+            ContractError: it is of another model or format; the gallery is as before.
+            IntegrityError: it is damaged; the gallery is as before.
+        """
+        ...
+
+    def compact(self) -> None:
+        """Let go of templates that were withdrawn and are only filtered out."""
+        ...
+
+
 class LogTail(Protocol):
     """Records of some partitions from given offsets on, without a consumer group."""
 
@@ -156,6 +187,10 @@ class Log(Protocol):
 
     def read(self, topic: str, partition: int, start: int, stop: int) -> Iterator[LogRecord]:
         """Yield the records of [start, stop); offsets have holes where a topic is compacted."""
+        ...
+
+    def cluster_id(self) -> str:
+        """Return which Kafka this is."""
         ...
 
     def record_at(self, topic: str, partition: int, offset: int) -> LogRecord:

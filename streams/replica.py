@@ -7,7 +7,8 @@ event loop, except the search itself.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, cast
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
 
 import structlog
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from processors.access import Directory
+    from processors.gallery import GalleryLedger
     from processors.refusals import Refusal
     from schemas.events import TemplatesWithdrawn
     from schemas.records import LogRecord
@@ -32,6 +34,18 @@ if TYPE_CHECKING:
     from streams.ports import Log, Telemetry, TopicPartition
 
 log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Frozen:
+    """A generation at one moment."""
+
+    generation: Generation
+    state: Any
+    """Of the gallery."""
+    ledger: Mapping[str, bytes]
+    applied: tuple[int, ...]
+    """Next offset to apply, by partition."""
 
 
 class Replica:
@@ -63,6 +77,8 @@ class Replica:
         self._kafka = kafka
         self._telemetry = telemetry
         self._moved = asyncio.Condition()
+        self._changing = asyncio.Lock()
+        """Held while a record is in the ledger and not yet in the gallery, or in both and not yet counted."""
         self._asking = asyncio.Lock()
         self._next_ends: asyncio.Task[Mapping[TopicPartition, int]] | None = None
 
@@ -143,14 +159,30 @@ class Replica:
         async with self._moved:
             await self._moved.wait_for(lambda: all(self.applied[tp] >= offset for tp, offset in targets.items()))
 
+    async def freeze(self, generation: Generation) -> Frozen:
+        """Return a generation as it is between two changes."""
+        async with self._changing:
+            return Frozen(
+                generation=generation,
+                state=generation.gallery.state,
+                ledger=generation.ledger.dump(),
+                applied=tuple(self.watermark(generation.topic)),
+            )
+
+    def begin_at(self, generation: Generation, ledger: GalleryLedger, applied: Sequence[int]) -> None:
+        """Begin with what a snapshot knew; the gallery of the generation holds it already."""
+        generation.ledger = ledger
+        self.applied.update({(generation.topic, partition): offset for partition, offset in enumerate(applied)})
+        self._telemetry.applied(generation.topic, dict(enumerate(applied)))
+
     async def apply_gallery(self, topic: str, records: Sequence[LogRecord]) -> None:
         """Apply records of the topic of a generation, in the order of their partitions."""
         generation = self.generations[topic]
-        changes = [change for record in records if (change := _change(generation, record))]
         ends = {record.partition: record.offset + 1 for record in records}
-        # In a thread, because a search may hold the gallery for as long as it compares.
-        await asyncio.to_thread(generation.gallery.apply, changes, ends)
-        await self._advance(topic, ends)
+        async with self._changing:
+            changes = [change for record in records if (change := _change(generation, record))]
+            await asyncio.to_thread(generation.gallery.apply, changes, ends)
+            await self._advance(topic, ends)
 
     async def apply_access(self, records: Sequence[LogRecord]) -> None:
         """Fold records of the access topic; what may not be said changes nothing and is remembered for reporting."""
@@ -175,10 +207,11 @@ class Replica:
                 for (name, partition), end in ends.items()
                 if name == topic and end > self.applied[name, partition]
             }
-            if ahead and topic in self.generations:
-                await asyncio.to_thread(self.generations[topic].gallery.apply, (), ahead)
-            if ahead:
-                await self._advance(topic, ahead)
+            async with self._changing:
+                if ahead and topic in self.generations:
+                    await asyncio.to_thread(self.generations[topic].gallery.apply, (), ahead)
+                if ahead:
+                    await self._advance(topic, ahead)
 
     def forget_access_refusals(self, before: int) -> None:
         """Let go of what has been reported: the agent `access` works through its topic in order."""

@@ -37,6 +37,7 @@ from streams.probes import Probes
 from streams.replica import Replica
 from streams.search_queue import SearchQueue
 from streams.side_by_side import work_through
+from streams.snapshots import Snapshots
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -55,6 +56,7 @@ GROUP = "leadstream-worker"
 CONSUMED = (BOOKING_EVENTS, PROBE_REQUESTS, ACCESS)
 """What the group works through; each record once, by one of its workers."""
 HEAL_EVERY_S = 30.0
+PROGRESS_EVERY_S = 5.0
 PROBES_AT_ONCE = 16
 """Requests that a worker has under way: enough to keep extraction and search busy. Bookings come one by one."""
 
@@ -74,6 +76,7 @@ class WorkerSettings:
     extraction_threads: int
     barrier_limit_s: float
     dead_letter_limit: int
+    snapshot_every_s: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,6 +113,9 @@ class Worker:
             kafka=parts.kafka,
             telemetry=parts.telemetry,
         )
+        self._snapshots = Snapshots(
+            self.replica, parts.kafka, settings.data / "snapshots", every_s=settings.snapshot_every_s
+        )
         self._audit = AuditWatch(parts.audit, settle_s=settings.barrier_limit_s, telemetry=parts.telemetry)
         self._pool = ThreadPoolExecutor(settings.extraction_threads, thread_name_prefix="extraction")
         self._search_pool = ThreadPoolExecutor(1, thread_name_prefix="search")
@@ -142,10 +148,12 @@ class Worker:
         Raises:
             BaseException: whatever made the worker stop by itself.
         """
+        await self._restore(stop)
         self.app.finalize()
         await self.app.start()
         await self.app.add_runtime_dependency(self._follower)
         await self.app.add_runtime_dependency(self._audit)
+        await self.app.add_runtime_dependency(self._snapshots)
         stopping = asyncio.create_task(stop.wait())
         crashed = asyncio.create_task(self.app.wait_until_stopped())
         ready = asyncio.create_task(self._become_ready(on_ready))
@@ -158,10 +166,23 @@ class Worker:
             for task in (stopping, crashed, ready):
                 task.cancel()
             await self.app.stop()
+            if stop.is_set() and not self.app.crashed:
+                await self._snapshots.save()
             for pool in (self._pool, self._search_pool):
                 pool.shutdown(wait=True, cancel_futures=True)
         if self.app.crashed and self.app.crash_reason is not None:
             raise self.app.crash_reason
+
+    async def _restore(self, stop: asyncio.Event) -> None:
+        """Read the snapshots, and wait for Kafka if it is away."""
+        while not stop.is_set():
+            try:
+                await asyncio.to_thread(self._snapshots.restore)
+            except TransientError as error:
+                log.warning("waiting for Kafka", reason=str(error))
+                await asyncio.sleep(1)
+            else:
+                return
 
     def _attach(self) -> None:
         self._listen(BOOKING_EVENTS, "bookings", self._bookings.handle, self._bookings.give_up)
@@ -260,12 +281,33 @@ class Worker:
         await self.app.crash(error)
 
     async def _become_ready(self, on_ready: Callable[[], None]) -> None:
-        while not await self._catch_up():
-            log.info("catching up", applied={topic: self.replica.watermark(topic) for topic in self.replica.followed})
-        log.info("caught up", generation=self.replica.active.topic)
+        telling = asyncio.create_task(self._tell_how_far())
+        try:
+            await self._become_current()
+        finally:
+            telling.cancel()
         self._caught_up.set()
         await self._assigned.wait()
         on_ready()
+
+    async def _tell_how_far(self) -> None:
+        """Say every few seconds how far the replica is, how fast it gets on, and how long it will take."""
+        began_at, began = asyncio.get_running_loop().time(), sum(self.replica.applied.values())
+        while True:
+            await asyncio.sleep(PROGRESS_EVERY_S)
+            try:
+                end = sum((await asyncio.to_thread(self._parts.kafka.end_offsets, self.replica.followed)).values())
+            except TransientError:
+                continue  # That Kafka is away is said elsewhere.
+            done = sum(self.replica.applied.values())
+            rate = (done - began) / (asyncio.get_running_loop().time() - began_at)
+            left_s = round((end - done) / rate) if rate else None
+            log.info("catching up", applied=done, end=end, records_a_second=round(rate), left_s=left_s)
+
+    async def _become_current(self) -> None:
+        while not await self._catch_up():
+            continue
+        log.info("caught up", generation=self.replica.active.topic)
 
     async def _catch_up(self) -> bool:
         try:

@@ -771,6 +771,8 @@ def test_a_worker_that_can_never_be_ready_stops_and_says_why() -> None:
 
     worker: Any = object.__new__(Worker)
     worker.app, worker._follower, worker._audit = IdleApp(), None, None
+    worker.replica = SimpleNamespace(applied={})
+    worker._snapshots = SimpleNamespace(restore=lambda: None)
     worker._pool, worker._search_pool, worker._catch_up = ThreadPoolExecutor(1), ThreadPoolExecutor(1), shortened
     with pytest.raises(IntegrityError, match="lost records"):
         asyncio.run(asyncio.wait_for(worker.run(asyncio.Event(), lambda: None), timeout=30))
@@ -826,7 +828,8 @@ def test_requests_that_are_decided_at_once_have_the_lists_of_requests_that_come_
     for number in range(4):
         bench.book(f"B-{number}", bench.capture(number, "a", f"B-{number}"))
     alone = [bench.ask(bench.request(face, f"alone {face}"))[0] for face in range(4)]
-    together = [signed(bench.request(face, f"together {face}"), ALICE, partition=2, offset=9) for face in range(4)]
+    requests = [bench.request(face, f"together {face}") for face in range(4)]
+    together = [signed(request, ALICE, partition=2, offset=9 + n) for n, request in enumerate(requests)]
 
     async def all_of_them() -> None:
         await asyncio.gather(*map(bench.probes.handle, together))

@@ -1,0 +1,140 @@
+"""Snapshots of the replica on disk, so that a restart reads the tail of the gallery topics and not all of them.
+
+A snapshot is the gallery, the ledger and the watermark of one moment. It is a cache and never evidence: one that is
+damaged, of another model, of another Kafka or ahead of Kafka is refused with a line that says so, and the replica is
+made from Kafka. The access topic is small and always read from its beginning.
+
+What was withdrawn leaves the searches at once; it leaves the snapshots when they are compacted, well within the day
+that an expungement has.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import TYPE_CHECKING
+
+import faust
+import structlog
+
+from processors.gallery import GalleryLedger
+from schemas.errors import ContractError, IntegrityError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from streams.generation import Generation
+    from streams.ports import Log
+    from streams.replica import Frozen, Replica
+
+COMPACT_EVERY_S = 4 * 3600.0
+_ABOUT = "about"
+_LEDGER = "ledger-"
+
+log = structlog.get_logger()
+
+
+class Snapshots(faust.Service):
+    """Takes a snapshot of every generation now and then.
+
+    Args:
+        replica: of which.
+        kafka: which Kafka it follows.
+        folder: of this worker's own; each generation has a folder below it.
+        every_s: how often.
+    """
+
+    def __init__(self, replica: Replica, kafka: Log, folder: Path, *, every_s: float) -> None:
+        super().__init__()
+        self._replica = replica
+        self._kafka = kafka
+        self._folder = folder
+        self._every_s = every_s
+        self._cluster_id = ""
+        self._saved: dict[str, tuple[int, ...]] = {}
+
+    def restore(self) -> None:
+        """Bring every generation to where its snapshot was taken; to be called before anything follows Kafka.
+
+        Raises:
+            TransientError: Kafka cannot be asked whether it is the one that the snapshots are of.
+        """
+        self._cluster_id = self._kafka.cluster_id()
+        for generation in self._replica.generations.values():
+            self._restore(generation)
+
+    async def save(self) -> None:
+        """Take a snapshot of every generation that has changed; a disk that is full or away is said and waited out."""
+        for generation in self._replica.generations.values():
+            frozen = await self._replica.freeze(generation)
+            if frozen.applied == self._saved.get(generation.topic):
+                continue
+            try:
+                await asyncio.to_thread(self._save, frozen)
+            except OSError as error:
+                log.warning("snapshot not written", topic=generation.topic, reason=error.strerror)
+
+    @faust.Service.task
+    async def _take(self) -> None:
+        loop = asyncio.get_running_loop()
+        compacted_at = loop.time()
+        while True:
+            await self.sleep(self._every_s)
+            if self.should_stop:
+                return
+            if loop.time() - compacted_at >= COMPACT_EVERY_S:
+                compacted_at = loop.time()
+                for generation in self._replica.generations.values():
+                    await asyncio.to_thread(generation.gallery.compact)
+                self._saved.clear()
+            await self.save()
+
+    def _save(self, frozen: Frozen) -> None:
+        topic = frozen.generation.topic
+        about = {"topic": topic, "cluster_id": self._cluster_id, "applied": frozen.applied}
+        ledger = {f"{_LEDGER}{name}": data for name, data in frozen.ledger.items()}
+        frozen.generation.gallery.save(
+            self._folder / topic, frozen.state, {_ABOUT: json.dumps(about).encode(), **ledger}
+        )
+        self._saved[topic] = frozen.applied
+        log.info("snapshot written", topic=topic, applied=sum(frozen.applied))
+
+    def _restore(self, generation: Generation) -> None:
+        restored: list[tuple[GalleryLedger, tuple[int, ...]]] = []
+        ends = self._kafka.end_offsets([generation.topic])
+
+        def accept(beside: Mapping[str, bytes]) -> None:
+            restored.append(self._accepted(generation, beside, ends))
+
+        try:
+            found = generation.gallery.load(self._folder / generation.topic, accept)
+        except (ContractError, IntegrityError) as error:
+            log.warning("snapshot refused", topic=generation.topic, reason=f"{error} The gallery is read from Kafka.")
+            return
+        if found is not None:
+            ledger, applied = restored[-1]
+            self._replica.begin_at(generation, ledger, applied)
+            self._saved[generation.topic] = applied
+            templates = generation.gallery.templates
+            log.info("snapshot read", topic=generation.topic, applied=sum(applied), templates=templates)
+
+    def _accepted(
+        self, generation: Generation, beside: Mapping[str, bytes], ends: Mapping[tuple[str, int], int]
+    ) -> tuple[GalleryLedger, tuple[int, ...]]:
+        """Return what a snapshot says beside the gallery, if it is one of this generation and this Kafka.
+
+        Raises:
+            ContractError: it is not.
+        """
+        try:
+            about = json.loads(beside[_ABOUT])
+            topic, cluster_id, applied = about["topic"], about["cluster_id"], tuple(map(int, about["applied"]))
+        except (KeyError, ValueError, TypeError) as error:
+            raise ContractError(f"The snapshot does not say what it is of ({type(error).__name__}).") from None
+        if (topic, cluster_id) != (generation.topic, self._cluster_id):
+            raise ContractError(f"The snapshot is of {topic} in Kafka {cluster_id!r}, not of this one.")
+        if len(applied) != len(ends) or any(applied[partition] > end for (_, partition), end in ends.items()):
+            raise ContractError("The snapshot is ahead of Kafka, which lost records or was made anew.")
+        ledger = {name.removeprefix(_LEDGER): data for name, data in beside.items() if name.startswith(_LEDGER)}
+        return GalleryLedger.load(ledger), applied
