@@ -9,6 +9,7 @@ of its moment and waits for nobody: not for a change, not for a merge. How a sea
 
 from __future__ import annotations
 
+import ctypes
 import os
 import sys
 import threading
@@ -158,11 +159,13 @@ class FaissGallery:
             for start in range(0, len(added), self._sizes.largest_rows):
                 part = slice(start, start + self._sizes.largest_rows)
                 pieces.append(Piece(segment=segment_of(added[part], matrix[part], self._codebook)))
-            sids = {sid_of(enrolled) for enrolled in added} | {sid for sid in removed.sids if sid}
-            sids.discard("")
-            came = {booking for booking, templates in final.items() if any(not sid_of(each) for each in templates)}
-            persons = len(_live_sids(pieces, sids)) - len(_live_sids(before.pieces, sids))
-            persons += len(came) - len(removed.persons_of_their_own)
+            sids = {sid_of(enrolled) for enrolled in added} - {""}
+            came = sids - removed.sids - _live_sids(before.pieces, sids - removed.sids)
+            left = removed.sids - sids - _live_sids(pieces, removed.sids - sids)
+            came_alone = {
+                booking for booking, templates in final.items() if any(not sid_of(each) for each in templates)
+            }
+            persons = len(came) - len(left) + len(came_alone) - len(removed.bookings_alone)
             self._state = GalleryState(
                 pieces=self._with_small_ones_merged(pieces),
                 watermark=MappingProxyType(dict(sorted({**before.watermark, **watermark}.items()))),
@@ -181,6 +184,12 @@ class FaissGallery:
             merger.join()
         if self._merge_failure is not None:
             raise self._merge_failure
+
+    def merge(self) -> None:
+        """Make as few segments as sizes allow, in the caller's thread; for whoever has just filled a gallery."""
+        with self._merging:
+            while len(chosen := self._together(sorted(self._state.pieces, key=lambda piece: len(piece.segment)))) > 1:
+                self._replace(chosen)
 
     def compact(self) -> None:
         """Make every segment anew that holds a withdrawn template, so that none is left in memory."""
@@ -322,13 +331,18 @@ class FaissGallery:
                 tiers[tier].append(piece)
         for tier in sorted(tiers):
             if len(tiers[tier]) >= _FAN:
-                chosen, rows = [], 0
-                for piece in tiers[tier][: 2 * _FAN]:
-                    if rows + len(piece.segment) <= self._sizes.largest_rows:
-                        chosen.append(piece)
-                        rows += len(piece.segment)
-                return chosen
+                return self._together(tiers[tier])
         return []
+
+    def _together(self, pieces: Iterable[Piece]) -> list[Piece]:
+        """Return those of some pieces, from the first on, that one segment can hold."""
+        chosen, rows = [], 0
+        for piece in pieces:
+            if rows + len(piece.segment) > self._sizes.largest_rows:
+                break
+            chosen.append(piece)
+            rows += len(piece.segment)
+        return chosen
 
     def _replace(self, pieces: Sequence[Piece]) -> None:
         """Put one new segment in the place of some; what is withdrawn meanwhile is withdrawn from it too."""
@@ -346,6 +360,8 @@ class FaissGallery:
             # In front, where the large ones are; changes merge the small ones at the end.
             left = [piece for piece in self._state.pieces if id(piece.segment) not in replaced]
             self._state = replace(self._state, pieces=(*merged, *left))
+        del pieces, taken, kept, now
+        _give_memory_back()
 
 
 def _gone_meanwhile(piece: Piece | None, rows: NDArray[np.intp]) -> NDArray[np.bool_]:
@@ -359,15 +375,15 @@ class _Removed:
 
     rows: int
     sids: frozenset[str]
-    persons_of_their_own: frozenset[str]
-    """Bookings without a SID."""
+    bookings_alone: frozenset[str]
+    """Bookings without a SID, which are persons of their own."""
 
 
 def _without_bookings(pieces: Iterable[Piece], bookings: Sequence[str]) -> tuple[list[Piece], _Removed]:
     hashes = hashes_of(bookings)
     left: list[Piece] = []
     sids: set[str] = set()
-    own: set[str] = set()
+    alone: set[str] = set()
     removed = 0
     for piece in pieces:
         found = list(piece.segment.ids.rows_of_bookings(bookings, hashes))
@@ -378,10 +394,10 @@ def _without_bookings(pieces: Iterable[Piece], bookings: Sequence[str]) -> tuple
             if identity.sid:
                 sids.add(identity.sid)
             else:
-                own.add(identity.booking)
+                alone.add(identity.booking)
         left.append(piece.without(rows) if rows else piece)
         removed += len(rows)
-    return left, _Removed(rows=removed, sids=frozenset(sids), persons_of_their_own=frozenset(own))
+    return left, _Removed(rows=removed, sids=frozenset(sids), bookings_alone=frozenset(alone))
 
 
 def _live_sids(pieces: Iterable[Piece], sids: Iterable[str]) -> set[str]:
@@ -394,6 +410,13 @@ def _live_sids(pieces: Iterable[Piece], sids: Iterable[str]) -> set[str]:
         states = piece.is_live(np.array([row for _, row in found], dtype=np.int64)).tolist()
         live.update(sid for (sid, _), is_live in zip(found, states, strict=True) if is_live)
     return live
+
+
+def _give_memory_back() -> None:
+    """Let the operating system have what a merge no longer needs; glibc would keep it for the next one."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def _check_directions(templates: NDArray[np.float32]) -> None:

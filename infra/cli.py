@@ -16,6 +16,7 @@ from typer.exceptions import TyperException
 from infra.commands import (
     administration,
     auditing,
+    benchmarking,
     booking,
     dead_letters,
     demonstrating,
@@ -54,6 +55,7 @@ for group in ("agency", "user", "publisher"):
     app.add_typer(getattr(administration, group), name=group)
 app.add_typer(generations.generation, name="generation")
 app.add_typer(auditing.audit, name="audit")
+app.add_typer(benchmarking.bench, name="bench")
 app.add_typer(dead_letters.dead_letters, name="dead-letters")
 for group in ("topics", "config", "assets"):
     app.add_typer(getattr(operating, group), name=group)
