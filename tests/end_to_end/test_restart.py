@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ from infra import wiring
 from infra.local_system import LocalSystem
 from schemas.errors import UsageError
 from schemas.events import CandidateListIssued
+from schemas.topics import GALLERY
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,6 +28,13 @@ def probe(bureau: Bureau, photo: bytes) -> CandidateListIssued:
         outcome = investigator.await_outcome(investigator.submit(photo, **REQUEST), LIMIT_S)
     assert isinstance(outcome, CandidateListIssued), outcome
     return outcome
+
+
+def said_of_snapshots(bureau: Bureau) -> set[str]:
+    """Return what a worker said of snapshots when it started, in the whole log."""
+    lines = (bureau.folder.logs / "worker-1.log").read_text(encoding="utf-8").splitlines()
+    events = {json.loads(line)["event"] for line in lines if line.startswith("{")}
+    return events & {"snapshot read", "snapshot refused"}
 
 
 def test_a_second_start_finds_the_same_gallery_and_audit(
@@ -49,11 +58,17 @@ def test_a_second_start_finds_the_same_gallery_and_audit(
     assert len(pids) == 2
     assert not any(_runs(pid) for pid in pids)
     with LocalSystem(bureau.settings, broker=broker_kind):
+        assert said_of_snapshots(bureau) == {"snapshot read"}
         after = probe(bureau, photos["B2"])
         assert after.candidates == before.candidates
         assert after.gallery_watermark == before.gallery_watermark
         assert after.model_digest == before.model_digest
         assert set(bureau.audited()) > set(records)
+    for segment in (bureau.folder.worker("worker-1") / "snapshots" / GALLERY).glob("*.segment"):
+        segment.write_bytes(segment.read_bytes()[:-1])
+    with LocalSystem(bureau.settings, broker=broker_kind):
+        assert "snapshot refused" in said_of_snapshots(bureau)
+        assert probe(bureau, photos["B2"]).candidates == before.candidates
 
 
 @pytest.mark.kafka
