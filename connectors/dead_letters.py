@@ -148,7 +148,7 @@ class Replays:
         self._log = log
         self._store = store
         self._clock = clock
-        self._sender = RecordSender(config, timeout_s=timeout_s)
+        self._sender = RecordSender(config, timeout_s=timeout_s, advice="replay again")
 
     def replay(self, case: Case) -> SourcePosition:
         """Put one original back and say so; return where it stands now.

@@ -25,10 +25,18 @@ class RecordSender:
     Args:
         config: settings of the Kafka client, at least `bootstrap.servers`.
         timeout_s: how long the broker has to acknowledge a record.
+        advice: what to do when it does not, in words.
     """
 
-    def __init__(self, config: Mapping[str, str | int | bool], *, timeout_s: float = DELIVERY_TIMEOUT_S) -> None:
+    def __init__(
+        self,
+        config: Mapping[str, str | int | bool],
+        *,
+        timeout_s: float = DELIVERY_TIMEOUT_S,
+        advice: str = "do it again",
+    ) -> None:
         self._timeout_s = timeout_s
+        self._advice = advice
         self._producer = Producer(
             {
                 "log_level": 0,
@@ -66,22 +74,21 @@ class RecordSender:
             )
             self._producer.flush(self._timeout_s)
         except KafkaException as error:
-            raise _failure(error.args[0], topic) from None
+            raise self._failure(error.args[0], topic) from None
         if not settled:
             raise TransientError(
-                f"Kafka did not acknowledge a record for {topic} in {self._timeout_s:g} s; do it again."
+                f"Kafka did not acknowledge a record for {topic} in {self._timeout_s:g} s; {self._advice}."
             )
         trouble, message = settled[0]
         if trouble is not None:
-            raise _failure(trouble, topic)
+            raise self._failure(trouble, topic)
         return SourcePosition(topic=topic, partition=partition, offset=int(message.offset() or 0))
+
+    def _failure(self, error: KafkaError, topic: str) -> Exception:
+        if error.code() in _NEVER_TAKEN:
+            return UsageError(f"Kafka does not take the record into {topic}: {error.str()}.")
+        return TransientError(f"Kafka did not acknowledge a record for {topic}: {error.str()}; {self._advice}.")
 
     def close(self) -> None:
         """Let go of the connection; everything was acknowledged before."""
         self._producer.flush(0)
-
-
-def _failure(error: KafkaError, topic: str) -> Exception:
-    if error.code() in _NEVER_TAKEN:
-        return UsageError(f"Kafka does not take the record into {topic}: {error.str()}.")
-    return TransientError(f"Kafka did not acknowledge a record for {topic}: {error.str()}; do it again.")

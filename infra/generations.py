@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from streams.rebuild import Tally
 
 ACTIVE, KEPT, REMOVED = "active", "kept", "removed"
+AUDIT_WAIT_S = 30.0
+POLL_S = 0.5
 
 
 @dataclass(slots=True, kw_only=True)
@@ -121,19 +124,24 @@ def look(settings: Settings) -> list[GenerationState]:
 
 
 def require_complete(settings: Settings, name: GenerationName) -> None:
-    """Do nothing if a generation can be searched as well as the active one.
+    """Return once a generation can be searched as well as the active one; the sink has a moment to catch up.
 
     Raises:
         DomainFault: GENERATION_INCOMPLETE; the text says what it lacks.
     """
-    (state,) = [each for each in look(settings) if each.topic == name.topic]
-    if state.missing or not state.audited:
-        lacks = f"it lacks {state.missing} bookings" if state.missing else "the sink does not audit it yet"
-        raise DomainFault(
-            RefusalCode.GENERATION_INCOMPLETE,
-            f"Generation {name.model_digest[:16]} cannot be searched: {lacks}. Run `leadstream generation build`, see "
-            "that the sink runs, and try again.",
-        )
+    deadline = time.monotonic() + AUDIT_WAIT_S
+    while True:
+        (state,) = [each for each in look(settings) if each.topic == name.topic]
+        if state.missing:
+            lacks = f"it lacks {state.missing} bookings; run `leadstream generation build`"
+        elif state.audited:
+            return
+        else:
+            lacks = "the sink does not audit it; see that it runs"
+        if state.missing or time.monotonic() > deadline:
+            what = f"Generation {name.model_digest[:16]} cannot be searched: {lacks}."
+            raise DomainFault(RefusalCode.GENERATION_INCOMPLETE, what)
+        time.sleep(POLL_S)
 
 
 @contextmanager

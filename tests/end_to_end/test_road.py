@@ -239,7 +239,8 @@ def test_a_probe_that_becomes_a_dead_letter_has_its_outcome_all_the_same(
     """G1: here one that its publisher's partitioner put in a wrong partition."""
     key = SigningKey.load(bureau.folder.user_key(INVESTIGATOR))
     with bureau.investigator(key) as investigator:
-        at = investigator.submit(photos["C2"], **REQUEST).position
+        sent = investigator.submit(photos["C2"], **REQUEST)
+        at = sent.position
         submitted = decode(KafkaLog(bureau.config).record_at(at.topic, at.partition, at.offset).value)
         assert isinstance(submitted, ProbeSubmitted)
         stray = replace(submitted, event_id=uuid4(), probe_id=uuid4())
@@ -249,6 +250,7 @@ def test_a_probe_that_becomes_a_dead_letter_has_its_outcome_all_the_same(
         producer.produce(PROBE_REQUESTS, encode(stray), key_of(stray), partition=wrong, headers=list(headers))
         assert producer.flush(LIMIT_S) == 0
         outcome = until(lambda: investigator.find_outcome(stray.probe_id), "the probe has an outcome")
+        investigator.await_outcome(sent, LIMIT_S)
     assert isinstance(outcome, ProbeRefused)
     assert outcome.code == "PROCESSING_FAILED"
     assert "WRONG_PARTITION" in outcome.message
