@@ -190,6 +190,7 @@ class FaissGallery:
         with self._merging:
             while len(chosen := self._together(sorted(self._state.pieces, key=lambda piece: len(piece.segment)))) > 1:
                 self._replace(chosen)
+        _give_memory_back()
 
     def compact(self) -> None:
         """Make every segment anew that holds a withdrawn template, so that none is left in memory."""
@@ -197,6 +198,7 @@ class FaissGallery:
             for piece in self._state.pieces:
                 if piece.gone:
                     self._replace([piece])
+        _give_memory_back()
 
     def save(self, folder: Path, state: GalleryState | None = None, beside: Mapping[str, bytes] | None = None) -> None:
         """Make the folder a snapshot of a state, of the one of this moment by default; searches and changes go on.
@@ -303,11 +305,14 @@ class FaissGallery:
     def _merge_while_due(self) -> None:
         if sys.platform == "linux":
             # One thread's own niceness: searches come first.
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _BACKGROUND_NICENESS)
+            thread = threading.get_native_id()
+            niceness = max(_BACKGROUND_NICENESS, os.getpriority(os.PRIO_PROCESS, thread))
+            os.setpriority(os.PRIO_PROCESS, thread, niceness)
         try:
             with self._merging:
                 while due := self._due(self._state.pieces):
                     self._replace(due)
+            _give_memory_back()
         except BaseException as error:  # noqa: BLE001 - raised where it is seen: by the next change
             self._merge_failure = error
 
@@ -353,8 +358,6 @@ class FaissGallery:
             # In front, where the large ones are; changes merge the small ones at the end.
             left = [piece for piece in self._state.pieces if id(piece.segment) not in replaced]
             self._state = replace(self._state, pieces=(*merged, *left))
-        del pieces, taken, kept, now
-        _give_memory_back()
 
 
 def _gone_meanwhile(piece: Piece | None, rows: NDArray[np.intp]) -> NDArray[np.bool_]:

@@ -42,7 +42,7 @@ template's by 1e-3 (`processors/templates.py`); float32 summation adds below 1e-
 _GROWTH = 4
 _BESIDE_THE_LIST = 20
 """How many more rows than places are scored exactly at first."""
-_MORE_THAN_NEEDED = 1.4
+_MORE_THAN_NEEDED = 1.25
 _FIRST_GUESS = 0.01
 _WORTH_A_THREAD_ROWS = 1 << 14
 """So many codes are compared in the time that it takes to wake a thread, and more."""
