@@ -44,6 +44,7 @@ LONGEST_LIST = 1000
 _FAN = 4
 """So many segments of about one size become one."""
 _BACKGROUND_NICENESS = 10
+_ALONE = Crew(1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,7 +88,7 @@ class FaissGallery:
         self._codebook = codebook or codebook_for(dimension=dimension)
         self._sizes = sizes or Sizes()
         self._crew = Crew(threads)
-        self._searcher = Searcher(self._codebook, self._crew, read_all=self._sizes.read_all)
+        self._searcher = Searcher(self._codebook, read_all=self._sizes.read_all)
         self._state = GalleryState(pieces=(), watermark=MappingProxyType({}), templates=0, persons=0)
         # Held by whoever makes the next state, never by a search.
         self._changing = threading.Lock()
@@ -125,7 +126,7 @@ class FaissGallery:
             ContractError: the template is none, or the length is not 1 to LONGEST_LIST.
         """
         self._check_probes(template[np.newaxis] if template.ndim == 1 else template, [length])
-        return self._search(self._state, template, length)
+        return self._search(self._state, template, length, self._crew)
 
     def search_batch(self, templates: NDArray[np.float32], lengths: Sequence[int]) -> list[SearchResult]:
         """Search with (n, dimension) float32 at one state of the gallery; each result is what `search` returns.
@@ -136,7 +137,8 @@ class FaissGallery:
         self._check_probes(templates, lengths)
         state = self._state
         return self._crew.each(
-            lambda each: self._search(state, *each),
+            # One thread a probe: threads that help each other cost more than they bring while there is other work.
+            lambda each: self._search(state, *each, _ALONE if len(lengths) > 1 else self._crew),
             list(zip(templates, lengths, strict=True)),
             state.templates * len(lengths),
         )
@@ -238,8 +240,8 @@ class FaissGallery:
             self._state = found.state
         return found.beside
 
-    def _search(self, state: GalleryState, template: NDArray[np.float32], length: int) -> SearchResult:
-        captures = self._searcher.best_captures(state.pieces, state.templates, template, length)
+    def _search(self, state: GalleryState, template: NDArray[np.float32], length: int, crew: Crew) -> SearchResult:
+        captures = self._searcher.best_captures(state.pieces, state.templates, template, length, crew)
         return SearchResult(
             candidates=consolidate(captures, length),
             watermark=state.watermark,
