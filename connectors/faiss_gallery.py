@@ -44,6 +44,7 @@ LONGEST_LIST = 1000
 _FAN = 4
 """So many segments of about one size become one."""
 _BACKGROUND_NICENESS = 10
+_ALONE = Crew(1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,7 +88,7 @@ class FaissGallery:
         self._codebook = codebook or codebook_for(dimension=dimension)
         self._sizes = sizes or Sizes()
         self._crew = Crew(threads)
-        self._searcher = Searcher(self._codebook, self._crew, read_all=self._sizes.read_all)
+        self._searcher = Searcher(self._codebook, read_all=self._sizes.read_all)
         self._state = GalleryState(pieces=(), watermark=MappingProxyType({}), templates=0, persons=0)
         # Held by whoever makes the next state, never by a search.
         self._changing = threading.Lock()
@@ -125,7 +126,7 @@ class FaissGallery:
             ContractError: the template is none, or the length is not 1 to LONGEST_LIST.
         """
         self._check_probes(template[np.newaxis] if template.ndim == 1 else template, [length])
-        return self._search(self._state, template, length)
+        return self._search(self._state, template, length, self._crew)
 
     def search_batch(self, templates: NDArray[np.float32], lengths: Sequence[int]) -> list[SearchResult]:
         """Search with (n, dimension) float32 at one state of the gallery; each result is what `search` returns.
@@ -136,7 +137,8 @@ class FaissGallery:
         self._check_probes(templates, lengths)
         state = self._state
         return self._crew.each(
-            lambda each: self._search(state, *each),
+            # One thread a probe: threads that help each other cost more than they bring while there is other work.
+            lambda each: self._search(state, *each, _ALONE if len(lengths) > 1 else self._crew),
             list(zip(templates, lengths, strict=True)),
             state.templates * len(lengths),
         )
@@ -190,6 +192,7 @@ class FaissGallery:
         with self._merging:
             while len(chosen := self._together(sorted(self._state.pieces, key=lambda piece: len(piece.segment)))) > 1:
                 self._replace(chosen)
+        _give_memory_back()
 
     def compact(self) -> None:
         """Make every segment anew that holds a withdrawn template, so that none is left in memory."""
@@ -197,6 +200,7 @@ class FaissGallery:
             for piece in self._state.pieces:
                 if piece.gone:
                     self._replace([piece])
+        _give_memory_back()
 
     def save(self, folder: Path, state: GalleryState | None = None, beside: Mapping[str, bytes] | None = None) -> None:
         """Make the folder a snapshot of a state, of the one of this moment by default; searches and changes go on.
@@ -243,8 +247,8 @@ class FaissGallery:
             self._state = found.state
         return found.beside
 
-    def _search(self, state: GalleryState, template: NDArray[np.float32], length: int) -> SearchResult:
-        captures = self._searcher.best_captures(state.pieces, state.templates, template, length)
+    def _search(self, state: GalleryState, template: NDArray[np.float32], length: int, crew: Crew) -> SearchResult:
+        captures = self._searcher.best_captures(state.pieces, state.templates, template, length, crew)
         return SearchResult(
             candidates=consolidate(captures, length),
             watermark=state.watermark,
@@ -310,11 +314,14 @@ class FaissGallery:
     def _merge_while_due(self) -> None:
         if sys.platform == "linux":
             # One thread's own niceness: searches come first.
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _BACKGROUND_NICENESS)
+            thread = threading.get_native_id()
+            niceness = max(_BACKGROUND_NICENESS, os.getpriority(os.PRIO_PROCESS, thread))
+            os.setpriority(os.PRIO_PROCESS, thread, niceness)
         try:
             with self._merging:
                 while due := self._due(self._state.pieces):
                     self._replace(due)
+            _give_memory_back()
         except BaseException as error:  # noqa: BLE001 - raised where it is seen: by the next change
             self._merge_failure = error
 
@@ -360,8 +367,6 @@ class FaissGallery:
             # In front, where the large ones are; changes merge the small ones at the end.
             left = [piece for piece in self._state.pieces if id(piece.segment) not in replaced]
             self._state = replace(self._state, pieces=(*merged, *left))
-        del pieces, taken, kept, now
-        _give_memory_back()
 
 
 def _gone_meanwhile(piece: Piece | None, rows: NDArray[np.intp]) -> NDArray[np.bool_]:

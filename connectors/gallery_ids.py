@@ -94,11 +94,6 @@ class Identities:
             quality=(facts & _QUALITY_STEPS) / _QUALITY_STEPS,
         )
 
-    def person(self, row: int) -> str:
-        """Return whose a row is: the state's person, else the booking itself."""
-        number, sid = self._text(row)
-        return _SID + sid if sid else _BOOKING + booking_key(self.agencies[self.agency[row]], number)
-
     def rows_of_bookings(self, bookings: Sequence[str], hashes: NDArray[np.uint32]) -> Iterator[tuple[str, int]]:
         """Yield the rows of some bookings, each with its booking; `hashes` are theirs."""
         for which, row in _equal(self.booking_hashes, hashes):

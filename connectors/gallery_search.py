@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from connectors.gallery_ids import Identities
+    from connectors.gallery_ids import Identity
     from connectors.gallery_segment import Segment
     from processors.quantiser import Codebook
 
@@ -42,7 +42,7 @@ template's by 1e-3 (`processors/templates.py`); float32 summation adds below 1e-
 _GROWTH = 4
 _BESIDE_THE_LIST = 20
 """How many more rows than places are scored exactly at first."""
-_MORE_THAN_NEEDED = 1.4
+_MORE_THAN_NEEDED = 1.25
 _FIRST_GUESS = 0.01
 _WORTH_A_THREAD_ROWS = 1 << 14
 """So many codes are compared in the time that it takes to wake a thread, and more."""
@@ -106,8 +106,7 @@ class _Fetched:
 class _Read(NamedTuple):
     """A row that was compared exactly."""
 
-    ids: Identities
-    row: int
+    identity: Identity
     person: str
     by_code: float
     score: float
@@ -146,9 +145,8 @@ class Crew:
 class Searcher:
     """Searches pieces; remembers only how many rows searches of a length needed."""
 
-    def __init__(self, codebook: Codebook, crew: Crew, *, read_all: int = READ_ALL) -> None:
+    def __init__(self, codebook: Codebook, *, read_all: int = READ_ALL) -> None:
         self._codebook = codebook
-        self._crew = crew
         self._read_all = read_all
         self._needed: dict[int, float] = {}
 
@@ -158,6 +156,7 @@ class Searcher:
         live: int,
         template: NDArray[np.float32],
         length: int,
+        crew: Crew,
     ) -> list[ScoredCapture]:
         """Return the best captures, enough of them for a list of `length` persons, by the rule above.
 
@@ -166,10 +165,11 @@ class Searcher:
             live: how many rows of them can be found.
             template: (d,) float32.
             length: of the list.
+            crew: the threads that may be used.
         """
         if not live:
             return []
-        search = _Search(self._codebook, self._crew, template, length)
+        search = _Search(self._codebook, crew, template, length)
         share = self._needed.get(length, _FIRST_GUESS) if live > self._read_all else 1.0
         search.fetch([(piece, _guess(len(piece.segment), share)) for piece in pieces])
         read = search.best()
@@ -297,9 +297,9 @@ class _Search:
             if len(persons) >= self._length and score < walked[-1].score:
                 break
             each, place = fetched[numbers[which]], places[which]
-            ids, row = each.piece.segment.ids, int(each.rows[place])
-            person = ids.person(row)
-            walked.append(_Read(ids, row, person, float(each.codes[place]), score))
+            identity = each.piece.segment.ids[int(each.rows[place])]
+            person = identity.person
+            walked.append(_Read(identity, person, float(each.codes[place]), score))
             persons.add(person)
         return walked
 
@@ -311,13 +311,12 @@ def _guess(rows: int, share: float) -> int:
 
 
 def _capture(read: _Read) -> ScoredCapture:
-    identity = read.ids[read.row]
     return ScoredCapture(
         person=read.person,
-        ori=identity.ori,
-        booking_number=identity.booking_number,
-        capture_id=identity.capture_id,
-        synthetic=identity.synthetic,
+        ori=read.identity.ori,
+        booking_number=read.identity.booking_number,
+        capture_id=read.identity.capture_id,
+        synthetic=read.identity.synthetic,
         score=read.score,
     )
 

@@ -43,7 +43,6 @@ _REFERENCE_ROWS = 1 << 17
 _BESIDE_THE_LIST = 30
 _ADDS_PER_S = 2000
 _ADDS_TOGETHER = 100
-_ADDING_S = 12.0
 _BYTES_PER_GB = 1e9
 _MS = 1e3
 
@@ -61,6 +60,8 @@ class SearchBench:
     size: int
     threads: int
     probes: int
+    adding_s: float
+    """For how long to search while others add."""
     flat: bool
     """Whether to measure FAISS's flat indexes too; they take 6 bytes a number more."""
 
@@ -196,7 +197,7 @@ class SearchBench:
         )
 
     def _while_adding(self, gallery: FaissGallery, probes: Probes, report: Report, progress: Tell) -> None:
-        total = int(_ADDING_S * _ADDS_PER_S)
+        total = int(self.adding_s * _ADDS_PER_S)
         rows = bench_population.templates(self.population, total, _SEED + 9)
         changes = _enrolments(rows, 0, total, first_number=self.size)
         added, done, failed = 0, threading.Event(), []

@@ -28,6 +28,7 @@ def search(
     ] = None,
     threads: Annotated[int, typer.Option(help="Threads that one search uses.", min=1)] = 2,
     probes: Annotated[int, typer.Option(help="How many probes.", min=10)] = 1000,
+    adding_s: Annotated[float, typer.Option(help="Seconds of searching while templates are added.", min=0.1)] = 12.0,
     flat: Annotated[bool, typer.Option(help="Measure FAISS's flat indexes beside the gallery.")] = True,
     as_json: Json = False,
 ) -> None:
@@ -51,6 +52,7 @@ def search(
             size=size,
             threads=threads,
             probes=min(probes, size),
+            adding_s=adding_s,
             flat=flat,
         ).run(progress)
     if as_json:
