@@ -3,16 +3,19 @@
 Nothing here is a model of the system: the worker's own replica, snapshots and follower run on a real broker, started
 for this. Two things are left out: Faust, which hands batches of thousands from the follower to the replica, and photos.
 
-What is compared is measured in turn, in one run. Files are in the page cache for reading and loading alike: they have
-just been written. The first records of a replay are awaited before its clock starts, and so are a bare consumer's.
+What is compared is measured in turn, in one run. A snapshot is loaded and its files are read with all of them in the
+page cache, and again (`cold_`) with none of them. The clocks of a replay and of a bare consumer start at their first
+records, so that neither is charged for making a connection.
 """
 
 from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import tempfile
 import time
+from collections import defaultdict
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,6 +23,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any, cast
 from uuid import UUID
 
+import numpy as np
 from confluent_kafka import Consumer, Producer, TopicPartition
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -35,9 +39,9 @@ from processors.quantiser import codebook_for
 from schemas.codec import encode
 from schemas.errors import IntegrityError, TransientError
 from schemas.events import EnrolledCapture, TemplatesEnrolled
+from schemas.instants import to_micros
 from schemas.keys import key_of, partition_of
 from schemas.positions import SourcePosition, derived_id
-from schemas.records import LogRecord
 from schemas.topics import ACCESS, BOOKING_EVENTS, GALLERY, TOPICS, spec_of
 from streams.follower import Follower
 from streams.generation import Generation
@@ -54,11 +58,13 @@ if TYPE_CHECKING:
     from infra.brokers import Kind
     from processors.extraction import Extraction
     from processors.model_card import StatisticsCard
+    from schemas.records import LogRecord
     from streams.ports import Log
 
 _SEED = 20_261_124
 _MODEL = "be" * 32
 _AT = datetime(2026, 11, 24, tzinfo=UTC)
+_BOOKING_PARTITIONS = spec_of(BOOKING_EVENTS).partitions
 _BATCH = 2000
 _TURNS = 3
 _TAIL_RECORDS = 1000
@@ -155,22 +161,21 @@ class RecoveryBench:
         }
 
     async def _filled_up(self, replica: Replica, rows: NDArray[Any], progress: Tell) -> None:
-        """Apply what does not stand in the topic as if it came at its end, so that the watermark is true."""
-        ends = replica.watermark(GALLERY)
+        """Put what does not stand in the topic into the gallery and the ledger, as if it had stood before the rest."""
+        generation = replica.active
         for start in range(self.replay_size, self.size, _BATCH):
             progress("enrolling", start, self.size)
-            records = [
-                LogRecord(
-                    topic=GALLERY,
-                    partition=partition_of(GALLERY, key),
-                    offset=ends[partition_of(GALLERY, key)] - 1,
-                    timestamp_ms=0,
-                    key=key,
-                    value=value,
+            part = rows[start : min(start + _BATCH, self.size)].astype(np.float32)
+            changes = [bench_population.enrolment(start + number, template) for number, template in enumerate(part)]
+            for number, change in enumerate(changes, start):
+                generation.ledger.judge_as(
+                    change.booking,
+                    source_offset=number // _BOOKING_PARTITIONS,
+                    position=(partition_of(GALLERY, change.booking.encode()), 0),
+                    withdrawn=None,
+                    said_at_us=to_micros(_AT),
                 )
-                for key, value in _encoded(rows, start, min(start + _BATCH, self.size))
-            ]
-            await replica.apply_gallery(GALLERY, records)
+            await asyncio.to_thread(generation.gallery.apply, changes, {})
         gallery = cast("FaissGallery", replica.active.gallery)
         await asyncio.to_thread(gallery.settle)
         progress("enrolling", self.size, self.size)
@@ -182,20 +187,25 @@ class RecoveryBench:
         snapshots.restore()
         writing = await _timed(snapshots.save)
         files, total = _files(folder)
-        reading, loading = [], []
+        spent: dict[str, list[float]] = defaultdict(list)
         for turn in range(_TURNS):
             progress("snapshot", turn + 1, _TURNS + 1)
-            reading.append(_time(_read, files))
-            loading.append(_time(self._load, folder / GALLERY))
+            spent["file_read_mb_s"].append(_time(_read, files))
+            spent["file_skim_mb_s"].append(_time(_skim, files))
+            spent["snapshot_load_mb_s"].append(_time(self._load, folder / GALLERY))
+            for name, work, place in (("read", _skim, files), ("load", self._load, folder / GALLERY)):
+                _drop_from_page_cache(files)
+                spent[f"cold_{name}_mb_s"].append(_time(work, place))
         progress("snapshot", _TURNS + 1, _TURNS + 1)
-        rates = [total / _BYTES_PER_MB / seconds for seconds in (writing, median(loading), median(reading))]
+        rates = {name: total / _BYTES_PER_MB / median(seconds) for name, seconds in spent.items()}
+        load = rates["snapshot_load_mb_s"]
         return {
             "snapshot_bytes_per_template": _rounded(total / self.size),
-            "snapshot_write_mb_s": round(rates[0]),
-            "snapshot_load_mb_s": round(rates[1]),
-            "file_read_mb_s": round(rates[2]),
-            "files_are_in_page_cache": "yes, for load and read",
-            "load_over_read": _rounded(rates[1] / rates[2]),
+            "snapshot_write_mb_s": round(total / _BYTES_PER_MB / writing),
+            **{name: round(rate) for name, rate in rates.items()},
+            "load_over_read": _rounded(load / rates["file_read_mb_s"]),
+            "load_over_skim": _rounded(load / rates["file_skim_mb_s"]),
+            "cold_load_over_read": _rounded(rates["cold_load_mb_s"] / rates["cold_read_mb_s"]),
         }
 
     def _load(self, folder: Path) -> None:
@@ -317,9 +327,10 @@ def _publish(config: Mapping[str, str], rows: NDArray[Any], start: int, stop: in
 
 def _encoded(rows: NDArray[Any], start: int, stop: int) -> Iterator[tuple[bytes, bytes]]:
     """Yield key and value of the enrolment of each row."""
-    bookings = spec_of(BOOKING_EVENTS).partitions
     for row in range(start, stop):
-        source = SourcePosition(topic=BOOKING_EVENTS, partition=row % bookings, offset=row // bookings)
+        source = SourcePosition(
+            topic=BOOKING_EVENTS, partition=row % _BOOKING_PARTITIONS, offset=row // _BOOKING_PARTITIONS
+        )
         event = TemplatesEnrolled(
             event_id=derived_id(source, "templates"),
             occurred_at=_AT,
@@ -359,12 +370,27 @@ def _files(folder: Path) -> tuple[list[Path], int]:
 
 
 def _read(files: Sequence[Path]) -> None:
-    """Read files, one after the other, into one large buffer."""
+    """Read files, one after the other, each into memory of its own, as whoever needs what is in them must."""
+    for path in files:
+        path.read_bytes()
+
+
+def _skim(files: Sequence[Path]) -> None:
+    """Read files into one buffer, over and over: as fast as the files can be had, and nothing is kept."""
     buffer = memoryview(bytearray(_BUFFER_BYTES))
     for path in files:
         with path.open("rb", buffering=0) as file:
             while file.readinto(buffer):
                 continue
+
+
+def _drop_from_page_cache(files: Sequence[Path]) -> None:
+    for path in files:
+        file = os.open(path, os.O_RDONLY)
+        try:
+            os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
+        finally:
+            os.close(file)
 
 
 def _time(work: Callable[..., object], *arguments: object) -> float:
