@@ -97,8 +97,11 @@ class GalleryLedger:
         known = len(self._keys)
         number = self._keys.add(key)
         if number == known:
-            for column in self._columns().values():
-                column.append(0)
+            self._source_offsets.append(0)
+            self._partitions.append(0)
+            self._offsets.append(0)
+            self._causes.append(0)
+            self._said_at_us.append(0)
         elif source_offset < self._source_offsets[number]:
             self._superseded_by_late.add(key)
             return Verdict.LATE

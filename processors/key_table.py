@@ -55,15 +55,16 @@ class KeyTable:
         text = key.encode()
         part, hashed = self._part_of(text)
         slot = self._slot(part, hashed, text)
-        if not part.slots[slot]:
-            if part.used + 1 > _FULLEST * len(part.slots):
-                self._grow(part)
-                slot = self._slot(part, hashed, text)
-            self._texts += text
-            self._ends.append(len(self._texts))
-            part.slots[slot] = len(self._ends)
-            part.used += 1
-        return part.slots[slot] - 1
+        if number := part.slots[slot]:
+            return number - 1
+        if part.used + 1 > _FULLEST * len(part.slots):
+            self._grow(part)
+            slot = self._slot(part, hashed, text)
+        self._texts += text
+        self._ends.append(len(self._texts))
+        part.slots[slot] = len(self._ends)
+        part.used += 1
+        return len(self._ends) - 1
 
     @property
     def nbytes(self) -> int:
