@@ -120,9 +120,12 @@ def fields_of_enrolment(data: bytes | None) -> Mapping[str, Any] | None:
         fields = _read(data[_HEADER_BYTES:], _ENROLLED, None, schema=_ENROLLED_PLAIN)
     except ContractError:
         return None
-    ids = (fields["event_id"], *(capture["capture_id"] for capture in fields["captures"]))
-    instants = fields["occurred_at"], fields["source_said_at"]
-    usual = all(map(_is_usual_uuid, ids)) and all(FIRST_MICROS <= instant <= LAST_MICROS for instant in instants)
+    usual = (
+        FIRST_MICROS <= fields["occurred_at"] <= LAST_MICROS
+        and FIRST_MICROS <= fields["source_said_at"] <= LAST_MICROS
+        and _is_usual_uuid(fields["event_id"])
+        and all(_is_usual_uuid(capture["capture_id"]) for capture in fields["captures"])
+    )
     return fields if usual else None
 
 
