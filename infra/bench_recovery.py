@@ -95,6 +95,7 @@ class RecoveryBench:
             folder = Path(name)
             with make_broker(self.broker, folder / "kafka", jars=self.jars) as broker:
                 TopicAdmin(broker.bootstrap).apply([TOPICS[GALLERY], TOPICS[ACCESS]])
+                gc.freeze()  # as a worker does
                 return asyncio.run(self._measured({"bootstrap.servers": broker.bootstrap}, folder, progress))
 
     async def _measured(self, config: Mapping[str, str], folder: Path, progress: Tell) -> Report:
