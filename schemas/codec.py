@@ -87,7 +87,9 @@ def decode(data: bytes | None, *, registry: Mapping[int, SchemaVersion] = NO_REG
         ContractError: no value, unknown framing or schema, bytes too short or too long, a value out of range.
     """
     version, body = _unframe(data, registry)
-    record = _read(body, version, CURRENT_VERSIONS[version.name].parsed)
+    current = CURRENT_VERSIONS[version.name]
+    # Told to read a schema as itself, fastavro first compares the two, which takes a fifth of the time.
+    record = _read(body, version, None if current is version else current.parsed)
     try:
         return RECORDS[version.name].from_record(record)
     except (KeyError, ValueError, TypeError) as error:
