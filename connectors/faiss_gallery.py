@@ -153,6 +153,7 @@ class FaissGallery:
         final = {change.booking: change.templates for change in changes}
         added = [enrolled for templates in final.values() for enrolled in templates]
         matrix = self._matrix(final)
+        sids_of = {booking: set(map(sid_of, templates)) for booking, templates in final.items()}
         if self._merge_failure is not None:
             raise self._merge_failure
         with self._changing:
@@ -161,12 +162,10 @@ class FaissGallery:
             for start in range(0, len(added), self._sizes.largest_rows):
                 part = slice(start, start + self._sizes.largest_rows)
                 pieces.append(Piece(segment=segment_of(added[part], matrix[part], self._codebook)))
-            sids = {sid_of(enrolled) for enrolled in added} - {""}
+            sids = {sid for each in sids_of.values() for sid in each} - {""}
             came = sids - removed.sids - _live_sids(before.pieces, sids - removed.sids)
             left = removed.sids - sids - _live_sids(pieces, removed.sids - sids)
-            came_alone = {
-                booking for booking, templates in final.items() if any(not sid_of(each) for each in templates)
-            }
+            came_alone = [booking for booking, each in sids_of.items() if "" in each]
             persons = len(came) - len(left) + len(came_alone) - len(removed.bookings_alone)
             self._state = GalleryState(
                 pieces=self._with_small_ones_merged(pieces),
@@ -277,7 +276,6 @@ class FaissGallery:
                     )
                 if booking_key(enrolled.ori, enrolled.booking_number) != booking:
                     raise ContractError("A template is of another booking than the change that brings it.")
-                sid_of(enrolled)
         added = [enrolled.template for templates in final.values() for enrolled in templates]
         if not added:
             return np.empty((0, dimension), dtype=np.float16)

@@ -133,9 +133,10 @@ def sid_of(enrolled: EnrolledTemplate) -> str:
     Raises:
         ContractError: the person is neither.
     """
-    if enrolled.person.startswith(_SID) and len(enrolled.person) > len(_SID):
-        return enrolled.person[len(_SID) :]
-    if enrolled.person == _BOOKING + booking_key(enrolled.ori, enrolled.booking_number):
+    person = enrolled.person
+    if person.startswith(_SID) and person != _SID:
+        return person[len(_SID) :]
+    if person == f"{_BOOKING}{booking_key(enrolled.ori, enrolled.booking_number)}":
         return ""
     raise ContractError("A template belongs to a SID or to its own booking; this one names another person.")
 
@@ -146,7 +147,7 @@ def identities_of(templates: Sequence[EnrolledTemplate]) -> tuple[Identities, ND
     Raises:
         ContractError: a template names a person that is neither a SID nor its own booking.
     """
-    sids = [sid_of(each) for each in templates]
+    sids = list(map(sid_of, templates))
     agencies = tuple(dict.fromkeys(each.ori for each in templates))
     index = {ori: number for number, ori in enumerate(agencies)}
     texts = [

@@ -15,6 +15,7 @@ import json
 import os
 import zlib
 from dataclasses import dataclass, fields
+from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +27,7 @@ from connectors.gallery_segment import ROWS_A_BLOCK, Segment, block_bytes, fast_
 from schemas.errors import ContractError, IntegrityError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from io import FileIO
     from pathlib import Path
 
@@ -116,14 +117,12 @@ def load(folder: Path, *, model_digest: str, codebook: Codebook, crew: Crew) -> 
         raise IntegrityError(f"The gallery snapshot {folder / MANIFEST} is damaged: its checksum does not fit.")
     body = json.loads(line)
     _check_origin(folder / MANIFEST, body, model_digest, codebook)
-    pieces = crew.each(
-        lambda entry: Piece(
-            segment=_load_segment(folder / entry["file"], entry["rows"], model_digest, codebook),
-            withdrawn=_bits(entry["withdrawn"]),
-        ),
-        body["segments"],
-        body["templates"],
-    )
+    files: list[Callable[[], Any]] = [
+        *(partial(_load_piece, folder, entry, model_digest, codebook) for entry in body["segments"]),
+        *(partial(_load_beside, folder, fact) for fact in body["beside"].values()),
+    ]
+    loaded = crew.each(lambda load_file: load_file(), files, body["templates"])
+    pieces: list[Piece] = loaded[: len(body["segments"])]
     state = GalleryState(
         pieces=tuple(pieces),
         watermark=MappingProxyType({int(partition): int(offset) for partition, offset in body["watermark"]}),
@@ -134,7 +133,7 @@ def load(folder: Path, *, model_digest: str, codebook: Codebook, crew: Crew) -> 
         raise IntegrityError(f"The gallery snapshot {folder} does not hold as many templates as it says.")
     return Snapshot(
         state=state,
-        beside=MappingProxyType({name: _load_beside(folder, fact) for name, fact in body["beside"].items()}),
+        beside=MappingProxyType(dict(zip(body["beside"], loaded[len(pieces) :], strict=True))),
     )
 
 
@@ -202,6 +201,13 @@ def _save_segment(folder: Path, segment: Segment, model_digest: str, codebook: C
             written = fact["place"] + array.nbytes
         _write_aside(folder / name, chunks)
     return name
+
+
+def _load_piece(folder: Path, entry: Mapping[str, Any], model_digest: str, codebook: Codebook) -> Piece:
+    return Piece(
+        segment=_load_segment(folder / entry["file"], entry["rows"], model_digest, codebook),
+        withdrawn=_bits(entry["withdrawn"]),
+    )
 
 
 def _load_segment(path: Path, rows: int, model_digest: str, codebook: Codebook) -> Segment:

@@ -76,20 +76,40 @@ class GalleryLedger:
         Of several records from one source offset the last counts: a repeated decision may differ, and the last is the
         one that compaction keeps, so that an old replica and one made from the compacted log agree (G7).
         """
-        key = booking_key(event.ori, event.booking_number)
-        number = self._keys.find(key)
-        if number is not None and event.source.offset < self._source_offsets[number]:
+        return self.judge_as(
+            booking_key(event.ori, event.booking_number),
+            source_offset=event.source.offset,
+            position=(position.partition, position.offset),
+            withdrawn=event.cause if isinstance(event, TemplatesWithdrawn) else None,
+            said_at_us=to_micros(event.source_said_at),
+        )
+
+    def judge_as(
+        self,
+        key: str,
+        *,
+        source_offset: int,
+        position: tuple[int, int],
+        withdrawn: WithdrawalCause | None,
+        said_at_us: int,
+    ) -> Verdict:
+        """Do what `judge` does, for whoever has no event; what the arguments are, `Entry` says."""
+        known = len(self._keys)
+        number = self._keys.add(key)
+        if number == known:
+            self._source_offsets.append(0)
+            self._partitions.append(0)
+            self._offsets.append(0)
+            self._causes.append(0)
+            self._said_at_us.append(0)
+        elif source_offset < self._source_offsets[number]:
             self._superseded_by_late.add(key)
             return Verdict.LATE
         self._superseded_by_late.discard(key)
-        if number is None:
-            number = self._keys.add(key)
-            for column in self._columns().values():
-                column.append(0)
-        self._source_offsets[number] = event.source.offset
-        self._partitions[number], self._offsets[number] = position.partition, position.offset
-        self._causes[number] = _CAUSES.index(event.cause) if isinstance(event, TemplatesWithdrawn) else _ENROLLED
-        self._said_at_us[number] = to_micros(event.source_said_at)
+        self._source_offsets[number] = source_offset
+        self._partitions[number], self._offsets[number] = position
+        self._causes[number] = _ENROLLED if withdrawn is None else _CAUSES.index(withdrawn)
+        self._said_at_us[number] = said_at_us
         return Verdict.COUNTS
 
     def barred_by(self, key: str) -> WithdrawalCause | None:

@@ -11,6 +11,8 @@ from array import array
 from typing import TYPE_CHECKING
 from zlib import crc32
 
+import numpy as np
+
 from schemas.errors import ContractError
 
 if TYPE_CHECKING:
@@ -53,15 +55,16 @@ class KeyTable:
         text = key.encode()
         part, hashed = self._part_of(text)
         slot = self._slot(part, hashed, text)
-        if not part.slots[slot]:
-            if part.used + 1 > _FULLEST * len(part.slots):
-                self._grow(part)
-                slot = self._slot(part, hashed, text)
-            self._texts += text
-            self._ends.append(len(self._texts))
-            part.slots[slot] = len(self._ends)
-            part.used += 1
-        return part.slots[slot] - 1
+        if number := part.slots[slot]:
+            return number - 1
+        if part.used + 1 > _FULLEST * len(part.slots):
+            self._grow(part)
+            slot = self._slot(part, hashed, text)
+        self._texts += text
+        self._ends.append(len(self._texts))
+        part.slots[slot] = len(self._ends)
+        part.used += 1
+        return len(self._ends) - 1
 
     @property
     def nbytes(self) -> int:
@@ -94,13 +97,13 @@ class KeyTable:
         table._texts = bytearray(dumped["texts"])
         table._ends = array("Q", dumped["ends"])
         last = table._ends[-1] if table._ends else 0
-        if len(sizes) != PARTS or sum(sizes) != len(slots) or last != len(table._texts):
+        if len(sizes) != PARTS or min(sizes) < 1 or sum(sizes) != len(slots) or last != len(table._texts):
             raise ContractError("The table of bookings does not fit together.")
-        start = 0
-        for part, size in zip(table._parts, sizes, strict=True):
-            part.slots = slots[start : start + size]
-            part.used = size - part.slots.count(0)
-            start += size
+        ends = np.cumsum(np.asarray(sizes), dtype=np.int64)
+        used = np.add.reduceat(np.asarray(slots) != 0, ends - np.asarray(sizes), dtype=np.int64)
+        for part, end, size, count in zip(table._parts, ends.tolist(), sizes, used.tolist(), strict=True):
+            part.slots = slots[end - size : end]
+            part.used = count
         if sum(part.used for part in table._parts) != len(table):
             raise ContractError("The table of bookings does not fit together.")
         return table

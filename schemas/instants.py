@@ -8,6 +8,10 @@ from schemas.errors import ContractError
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
+FIRST_MICROS = (datetime.min.replace(tzinfo=UTC) - _EPOCH) // _MICROSECOND
+"""The earliest instant there is, in microseconds since the epoch."""
+LAST_MICROS = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // _MICROSECOND
+"""The latest."""
 
 
 def utc(instant: datetime) -> datetime:

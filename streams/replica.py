@@ -1,23 +1,25 @@
 """What a worker knows: the gallery and the directory, each as of the offsets applied, and the read barrier over both.
 
 One follower feeds both; agents on its channels call `apply_gallery` and `apply_access`. Everything here runs on the
-event loop, except the search itself.
+event loop, except the search itself, reading what gallery records say, and putting that in the gallery.
 """
 
 from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from uuid import UUID
 
 import structlog
 
 from processors.candidates import EnrolledTemplate, GalleryChange, person_of
 from processors.gallery import Verdict
-from processors.templates import template_from_bytes
-from schemas.codec import decode_for
+from processors.templates import template_from_bytes, templates_from_bytes
+from schemas.codec import decode_for, fields_of_enrolment
 from schemas.errors import ContractError, IntegrityError, TransientError
 from schemas.events import TemplatesEnrolled
+from schemas.instants import to_micros
 from schemas.keys import booking_key
 from schemas.topics import ACCESS, GALLERY, spec_of
 from streams.ports import NO_TELEMETRY
@@ -25,10 +27,13 @@ from streams.ports import NO_TELEMETRY
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    import numpy as np
+    from numpy.typing import NDArray
+
     from processors.access import Directory
     from processors.gallery import GalleryLedger
     from processors.refusals import Refusal
-    from schemas.events import TemplatesWithdrawn
+    from schemas.events import TemplatesWithdrawn, WithdrawalCause
     from schemas.records import LogRecord
     from streams.generation import Generation
     from streams.ports import Log, Telemetry, TopicPartition
@@ -180,7 +185,9 @@ class Replica:
         generation = self.generations[topic]
         ends = {record.partition: record.offset + 1 for record in records}
         async with self._changing:
-            changes = [change for record in records if (change := _change(generation, record))]
+            read = await asyncio.to_thread(_read, generation, records)
+            # On the event loop, where decisions look into the ledger.
+            changes = [said.change for said in read if _counts(generation, said)]
             await asyncio.to_thread(generation.gallery.apply, changes, ends)
             await self._advance(topic, ends)
 
@@ -236,22 +243,107 @@ async def until_reached(replica: Replica, limit_s: float) -> None:
         raise TransientError(f"The replica did not catch up within {limit_s:g} s.")
 
 
-def _change(generation: Generation, record: LogRecord) -> GalleryChange | None:
+class _Said(NamedTuple):
+    """What a gallery record says. A tuple, since there are a million of them in a replay."""
+
+    position: tuple[int, int]
+    source_offset: int
+    said_at_us: int
+    withdrawn: WithdrawalCause | None
+    change: GalleryChange
+    fault: str | None
+    """Why its templates cannot be searched."""
+
+
+def _counts(generation: Generation, said: _Said) -> bool:
+    """Take note of what a record says and tell whether it changes the gallery."""
+    verdict = generation.ledger.judge_as(
+        said.change.booking,
+        source_offset=said.source_offset,
+        position=said.position,
+        withdrawn=said.withdrawn,
+        said_at_us=said.said_at_us,
+    )
+    if verdict is Verdict.LATE:
+        return False
+    if said.fault is not None:
+        # It counts all the same: what it replaces may not stay searchable here and be gone after compaction (G7).
+        partition, offset = said.position
+        log.error(
+            "templates cannot be searched", position=f"{generation.topic}/{partition}/{offset}", reason=said.fault
+        )
+    return True
+
+
+def _read(generation: Generation, records: Sequence[LogRecord]) -> list[_Said]:
+    """Return what records say; those that say nothing are left out, and that is said in the log."""
+    fields = [fields_of_enrolment(record.value) for record in records]
+    templates, good = templates_from_bytes(
+        [capture["template"] for found in fields if found for capture in found["captures"]],
+        dimension=generation.dimension,
+    )
+    goods = good.tolist()
+    read: list[_Said | None] = []
+    first = 0
+    for record, found in zip(records, fields, strict=True):
+        if found is None:
+            read.append(_read_by_itself(generation, record))
+            continue
+        start, first = first, first + len(found["captures"])
+        if all(goods[start:first]) and found["model_digest"] == generation.model_digest:
+            read.append(_enrolled(record, found, templates[start:first]))
+        else:
+            read.append(_read_by_itself(generation, record))
+    return [said for said in read if said is not None]
+
+
+def _enrolled(record: LogRecord, fields: Mapping[str, Any], templates: NDArray[np.float32]) -> _Said:
+    ori, booking_number = fields["ori"], fields["booking_number"]
+    booking = booking_key(ori, booking_number)
+    person, synthetic = person_of(fields["sid"], booking), fields["synthetic"]
+    enrolled = tuple(
+        EnrolledTemplate(
+            person=person,
+            ori=ori,
+            booking_number=booking_number,
+            capture_id=UUID(capture["capture_id"]),
+            synthetic=synthetic,
+            template=template,
+        )
+        for capture, template in zip(fields["captures"], templates, strict=True)
+    )
+    return _Said(
+        (record.partition, record.offset),
+        fields["source"]["offset"],
+        fields["source_said_at"],
+        None,
+        GalleryChange(booking=booking, templates=enrolled),
+        None,
+    )
+
+
+def _read_by_itself(generation: Generation, record: LogRecord) -> _Said | None:
+    """Return what a record says that is not a usual enrolment."""
     try:
         event = cast("TemplatesEnrolled | TemplatesWithdrawn", decode_for(GALLERY, record.value))
     except ContractError as error:
         # Only workers write here, so this is a fault of ours or an intruder's; the sink keeps it as evidence.
         log.error("gallery record ignored", position=str(record.position), reason=str(error))
         return None
-    if generation.ledger.judge(event, record.position) is Verdict.LATE:
-        return None
     templates: tuple[EnrolledTemplate, ...] = ()
+    fault: str | None = None
     try:
         templates = _templates(generation, event) if isinstance(event, TemplatesEnrolled) else ()
     except ContractError as error:
-        # It counts all the same: what it replaces may not stay searchable here and be gone after compaction (G7).
-        log.error("templates cannot be searched", position=str(record.position), reason=str(error))
-    return GalleryChange(booking=booking_key(event.ori, event.booking_number), templates=templates)
+        fault = str(error)
+    return _Said(
+        (record.partition, record.offset),
+        event.source.offset,
+        to_micros(event.source_said_at),
+        None if isinstance(event, TemplatesEnrolled) else event.cause,
+        GalleryChange(booking=booking_key(event.ori, event.booking_number), templates=templates),
+        fault,
+    )
 
 
 def _templates(generation: Generation, event: TemplatesEnrolled) -> tuple[EnrolledTemplate, ...]:

@@ -26,6 +26,8 @@ from builders import (
     uuid_named,
 )
 from confluent_kafka import KafkaError
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from connectors import log_reader
 from connectors.faiss_gallery import FaissGallery
@@ -194,6 +196,50 @@ def test_templates_that_cannot_be_searched_still_replace_what_was_enrolled_befor
     compacted.apply(gallery_record(1, 11, 1, **changes))
     assert bench.searchable() == compacted.searchable() == {}
     assert bench.replica.watermark(GALLERY)[0] == 2
+
+
+@given(
+    st.permutations(range(9)),
+    st.integers(1, 9),
+    st.lists(st.tuples(st.integers(0, 8), st.integers(10, 150), st.integers(0, 255)), max_size=3),
+)
+@settings(max_examples=40, deadline=None)
+def test_a_batch_means_what_its_records_mean_one_by_one(
+    order: list[int], size: int, damage: list[tuple[int, int, int]]
+) -> None:
+    """G7: a replica that reads a million records in batches, and one that gets them as they come."""
+    two = tuple(
+        EnrolledCapture(capture_id=uuid_named(str(face)), template=template_to_bytes(FACES[face]), quality=0.9)
+        for face in (4, 5)
+    )
+    kinds: list[tuple[int | WithdrawalCause, str, dict[str, Any]]] = [
+        (0, "B-1", {}),
+        (1, "B-1", {}),
+        (SEALED, "B-1", {}),
+        (1, "B-2", {"model_digest": "cd" * 32}),
+        (2, "B-2", {"captures": two, "sid": "A1"}),
+        (2, "B-3", {"captures": ()}),
+        (3, "B-3", {"captures": (replace(two[0], template=b"short"), two[1])}),
+        (3, "B-4", {"captures": (replace(two[0], template=bytes(2 * DIMENSION)),)}),
+        (3, "B-4", {}),
+    ]
+    log = [
+        gallery_record(offset, 10 + which, kinds[which][0], kinds[which][1], **kinds[which][2])
+        for offset, which in enumerate(order)
+    ]
+    for which, at, byte in damage:
+        value = log[which].value or b""
+        log[which] = replace(log[which], value=value[:at] + bytes([byte]) + value[at + 1 :])
+    alone, together = Bench(), Bench()
+    for record in log:
+        alone.apply(record)
+    for start in range(0, len(log), size):
+        together.apply(*log[start : start + size])
+    assert together.searchable() == alone.searchable()
+    assert together.replica.applied == alone.replica.applied
+    assert dict(together.replica.active.ledger.entries()) == dict(alone.replica.active.ledger.entries())
+    late = [each.replica.active.ledger.to_put_at_the_end_again() for each in (alone, together)]
+    assert late[0] == late[1]
 
 
 @pytest.mark.parametrize("value", [None, b"", b"\xc3\x01garbage", b"\x00" * 64])
