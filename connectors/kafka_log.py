@@ -11,7 +11,7 @@ from connectors.log_reader import EVERY_RECORD, LogReader
 from schemas.codec import decode_for
 from schemas.errors import ContractError, IntegrityError, TransientError
 from schemas.events import CandidateListIssued, ProbeRefused
-from schemas.topics import PROBE_OUTCOMES, spec_of
+from schemas.topics import PROBE_OUTCOMES, is_gallery, spec_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -65,12 +65,23 @@ class KafkaLog:
 
     def tail(self, start: Mapping[tuple[str, int], int]) -> LogReader:
         """Return a reader that starts at these offsets."""
-        # From the first record that there is: those of a removed generation are gone. Kafka's own word for that,
-        # OFFSET_BEGINNING, takes half a second of its client.
-        there = {place: max(offset, self._bounds(*place)[0]) for place, offset in start.items()}
+        # The records of a removed generation are gone; who reads such a topic from its beginning begins where it does.
+        # Nowhere else is a record missed in silence. Kafka's own word for that, OFFSET_BEGINNING, takes half a second.
+        there = {
+            (topic, partition): offset or (self._bounds(topic, partition)[0] if is_gallery(topic) else 0)
+            for (topic, partition), offset in start.items()
+        }
         reader = LogReader(self._config)
         reader.start(there)
         return reader
+
+    def beginnings(self, topic: str) -> dict[int, int]:
+        """Return, by partition, the first offset that a topic still has; above 0 where records were deleted.
+
+        Raises:
+            TransientError: Kafka cannot be asked.
+        """
+        return {partition: self._bounds(topic, partition)[0] for partition in range(spec_of(topic).partitions)}
 
     def record_at(self, topic: str, partition: int, offset: int) -> LogRecord:
         """Return one record.

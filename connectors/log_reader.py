@@ -20,7 +20,7 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaExcepti
 from processors.audit import Bounds
 from schemas.errors import IntegrityError, TransientError
 from schemas.records import UNREADABLE_HEADERS, LogRecord
-from schemas.topics import is_further_generation
+from schemas.topics import TOPICS, is_further_generation, spec_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
@@ -234,6 +234,10 @@ def _ask_bounds(consumer: Consumer, topics: Collection[str]) -> dict[tuple[str, 
         raise TransientError(f"Kafka has no topic {', '.join(missing)} yet: run `leadstream topics apply`.")
     bounds = {}
     for topic in topics:
+        if topic in TOPICS or is_further_generation(topic):
+            found, wanted = len(known[topic].partitions), spec_of(topic).partitions
+            if found < wanted:  # As of a topic that was made a moment ago.
+                raise TransientError(f"Kafka names {found} of {wanted} partitions of {topic}.")
         for partition in known[topic].partitions:
             low, high = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=ASK_TIMEOUT_S)
             bounds[topic, partition] = Bounds(low=low, high=high)

@@ -16,7 +16,7 @@ from infra.data_folder import DataFolder
 from processors.gallery import newer_in
 from processors.refusals import RefusalCode
 from schemas.codec import encode
-from schemas.errors import DomainFault, UsageError
+from schemas.errors import DomainFault, TransientError, UsageError
 from schemas.keys import key_of, partition_of
 from streams.rebuild import LedgerReader, Rebuild, RebuildParts
 from streams.sink import GROUP as AUDIT_GROUP
@@ -129,19 +129,50 @@ def require_complete(settings: Settings, name: GenerationName) -> None:
     Raises:
         DomainFault: GENERATION_INCOMPLETE; the text says what it lacks.
     """
+    (state,) = [each for each in look(settings) if each.topic == name.topic]
+    if state.missing:
+        raise _incomplete(name, f"it lacks {state.missing} bookings; run `leadstream generation build`")
+    if not _is_audited_soon(settings, name):
+        raise _incomplete(name, "the sink does not audit it; see that it runs")
+
+
+def require_nothing_missed(settings: Settings, former: GenerationName, name: GenerationName) -> None:
+    """Return if nothing was decided, between the look before the switch and the switch, by a worker that keeps but one.
+
+    Raises:
+        DomainFault: GENERATION_INCOMPLETE; switch back.
+    """
+    kafka = KafkaLog(wiring.kafka_config(settings))
+    ledgers = [LedgerReader(kafka, each.topic).catch_up() for each in (former, name)]
+    if missed := newer_in(*ledgers):
+        raise _incomplete(
+            name,
+            f"{len(missed)} bookings were decided meanwhile by a worker that does not keep it. Restart every worker "
+            "with next_model_card, then build again",
+        )
+
+
+def require_audited(settings: Settings, name: GenerationName) -> None:
+    """Return once every record of a generation is in the audit trail.
+
+    Raises:
+        TransientError: the sink has not caught up in half a minute.
+    """
+    if not _is_audited_soon(settings, name):
+        raise TransientError(f"The sink has not audited all of {name.topic}: nothing was erased. See that it runs.")
+
+
+def _incomplete(name: GenerationName, why: str) -> DomainFault:
+    text = f"Generation {name.model_digest[:16]} cannot be searched: {why}."
+    return DomainFault(RefusalCode.GENERATION_INCOMPLETE, text)
+
+
+def _is_audited_soon(settings: Settings, name: GenerationName) -> bool:
+    kafka = KafkaLog(wiring.kafka_config(settings))
     deadline = time.monotonic() + AUDIT_WAIT_S
-    while True:
-        (state,) = [each for each in look(settings) if each.topic == name.topic]
-        if state.missing:
-            lacks = f"it lacks {state.missing} bookings; run `leadstream generation build`"
-        elif state.audited:
-            return
-        else:
-            lacks = "the sink does not audit it; see that it runs"
-        if state.missing or time.monotonic() > deadline:
-            what = f"Generation {name.model_digest[:16]} cannot be searched: {lacks}."
-            raise DomainFault(RefusalCode.GENERATION_INCOMPLETE, what)
+    while not (audited := _is_audited(settings, kafka, name.topic)) and time.monotonic() < deadline:
         time.sleep(POLL_S)
+    return audited
 
 
 @contextmanager

@@ -61,17 +61,19 @@ class OncePeriod(logging.Filter):
     def __init__(self, period_s: float = REPEAT_AFTER_S) -> None:
         super().__init__()
         self._period_s = period_s
-        self._let_through: dict[tuple[str, str], float] = {}
-        self._held_back: Counter[tuple[str, str]] = Counter()
+        self._let_through: dict[tuple[str, int, str], float] = {}
+        self._held_back: Counter[tuple[str, int, str]] = Counter()
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Tell whether to write a line; lines are alike when their text before any values is."""
-        line, now = (record.name, str(record.msg)), time.monotonic()
+        """Tell whether to write a line; alike are errors of one text, and others of one text before any values."""
+        text = record.getMessage() if record.levelno >= logging.ERROR else str(record.msg)
+        line, now = (record.name, record.levelno, text), time.monotonic()
         if now - self._let_through.get(line, -self._period_s) < self._period_s:
             self._held_back[line] += 1
             return False
         if len(self._let_through) >= REMEMBERED_LINES:
             self._let_through.clear()
+            self._held_back.clear()
         self._let_through[line] = now
         if more := self._held_back.pop(line, 0):
             record.msg, record.args = f"{record.getMessage()} (and {more} times more before)", None

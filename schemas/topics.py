@@ -90,6 +90,11 @@ def spec_of(topic: str) -> TopicSpec:
     return TOPICS[topic]
 
 
+def is_gallery(topic: str) -> bool:
+    """Tell whether a topic is that of a gallery generation."""
+    return topic == GALLERY or is_further_generation(topic)
+
+
 def is_further_generation(topic: str) -> bool:
     """Tell whether a topic is that of a gallery generation other than the first."""
     return topic.startswith(f"{GALLERY}.")

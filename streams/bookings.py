@@ -11,10 +11,11 @@ import structlog
 from processors import enrolment
 from processors.refusals import Refusal, RefusalCode
 from schemas.codec import decode_for
-from schemas.errors import ContractError, DomainFault
+from schemas.errors import ContractError, DomainFault, IntegrityError, TransientError
 from schemas.events import BookingRecorded, OrderKind, RecordOrderReceived
 from schemas.keys import booking_key, booking_scope
 from schemas.topics import BOOKING_EVENTS
+from streams.guard import safe_text_of
 from streams.replica import until_reached
 
 if TYPE_CHECKING:
@@ -64,6 +65,11 @@ class Bookings:
             await self._answer(record, enrolment.refuse(event, record.position, refusal, self._context.clock()))
         elif isinstance(event, RecordOrderReceived):
             withdrawal, answer = enrolment.obey(event, record.position, counting, self._context.clock())
+            if withdrawal is None and counting is not None and counting.source_offset == record.offset:
+                # Obeyed before by a worker that died: perhaps not yet in every generation.
+                withdrawal = enrolment.withdrawal_again(
+                    event.ori, event.booking_number, counting, self._context.clock()
+                )
             if withdrawal is not None:
                 # Out of every generation before the answer: no switch may bring it back (G5).
                 for generation in self._context.replica.kept:
@@ -121,11 +127,13 @@ class Bookings:
                     StoredImage(reference=capture.reference, sha256=capture.sha256, scope=scope),
                     (record.position, first + number),
                 )
-            except (DomainFault, ContractError) as error:
+            except (TransientError, IntegrityError):
+                raise
+            except Exception as error:
                 if is_active:
                     raise
                 # What only the other generation's pack cannot do must not keep a booking out of this one.
-                extractions[capture.capture_id] = enrolment.failed(str(error))
+                extractions[capture.capture_id] = enrolment.failed(safe_text_of(error))
         return enrolment.enrol(
             booking,
             record.position,

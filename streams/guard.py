@@ -193,6 +193,11 @@ class Guard:
             log.warning("dead letter not answered", stage=self._stage, position=str(record.position), reason=what)
 
 
+def safe_text_of(error: BaseException) -> str:
+    """Return what an exception says, if it is one of ours; of any other only its kind and place (G10)."""
+    return str(error) if isinstance(error, LeadstreamError) else f"{type(error).__name__} at {place_of(error)}"
+
+
 def place_of(error: BaseException) -> str:
     """Return where an exception was raised, without its text."""
     trace = error.__traceback__

@@ -189,6 +189,10 @@ class Log(Protocol):
         """Yield the records of [start, stop); offsets have holes where a topic is compacted."""
         ...
 
+    def beginnings(self, topic: str) -> Mapping[int, int]:
+        """Return, by partition, the first offset that a topic still has; above 0 where records were deleted."""
+        ...
+
     def cluster_id(self) -> str:
         """Return which Kafka this is."""
         ...

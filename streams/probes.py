@@ -12,7 +12,7 @@ from processors import enrolment, searching
 from processors.policy import refusal_of_late_audit, refusal_of_search
 from processors.refusals import Refusal, RefusalCode
 from schemas.codec import decode_for
-from schemas.errors import ContractError
+from schemas.errors import ContractError, TransientError
 from schemas.events import CandidateListIssued, ProbeRefused
 from schemas.keys import probe_scope
 from schemas.topics import ACCESS, PROBE_REQUESTS
@@ -95,14 +95,16 @@ class Probes:
                 message="The worker could not bring its gallery and access state up to date in time; send it again.",
             )
             return self._refuse(request, record, behind)
+        # Asked before who asks is judged, because it may wait: nothing may change between that and the watermark.
+        policy = self._context.policy
+        is_audited = await self._context.is_audited_within(policy.maximum_audit_lag_s)
         refusal = self._context.replica.directory.refusal_of(record, request) or refusal_of_search(
             request,
             self._context.replica.directory,
             self._context.policy,
             self._context.clock(),
         )
-        policy = self._context.policy
-        if refusal is None and not await self._context.is_audited_within(policy.maximum_audit_lag_s):
+        if refusal is None and not is_audited:
             refusal = refusal_of_late_audit(policy)
         if refusal is not None:
             return self._refuse(request, record, refusal)
@@ -118,6 +120,8 @@ class Probes:
         )
         if isinstance(extraction, Refusal):
             return self._refuse(request, record, extraction)
+        if active is not self._context.replica.active:
+            raise TransientError("Another gallery generation was activated meanwhile; the probe is decided anew.")
         searches = self._context.searches
         result = await searches.search(active.gallery, extraction.template, request.requested_candidates)
         partitions = range(len(self._context.replica.watermark(active.topic)))

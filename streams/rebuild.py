@@ -17,12 +17,13 @@ from processors import enrolment
 from processors.gallery import GalleryLedger, newer_in
 from processors.refusals import Refusal, RefusalCode
 from schemas.codec import decode_for
-from schemas.errors import ContractError, DomainFault, IntegrityError
+from schemas.errors import ContractError, DomainFault, IntegrityError, TransientError
 from schemas.events import BookingRecorded, TemplatesEnrolled, WithdrawalCause
 from schemas.keys import booking_key, booking_scope
 from schemas.positions import SourcePosition
 from schemas.topics import BOOKING_EVENTS, GALLERY, spec_of
 from streams.bookings import STORED_IMAGE_CODES
+from streams.guard import safe_text_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -198,8 +199,10 @@ class Rebuild:
                     if is_stored
                     else enrolment.failed(str(fault))
                 )
-            except ContractError as error:
-                found[capture.capture_id] = enrolment.failed(str(error))
+            except (TransientError, IntegrityError):
+                raise
+            except Exception as error:  # noqa: BLE001 - one photo must not end the build
+                found[capture.capture_id] = enrolment.failed(safe_text_of(error))
         return found
 
 

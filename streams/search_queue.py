@@ -57,9 +57,9 @@ class SearchQueue:
     async def _search(self, gallery: Gallery, batch: list[_Waiting]) -> None:
         if not batch:
             return
-        templates, lengths = np.stack([each.template for each in batch]), [each.length for each in batch]
         run = asyncio.get_running_loop().run_in_executor
         try:
+            templates, lengths = np.stack([each.template for each in batch]), [each.length for each in batch]
             results = await run(self._executor, gallery.search_batch, templates, lengths)
         except Exception as error:  # noqa: BLE001 - told to whoever asked, who deals with it
             if len(batch) == 1:

@@ -17,12 +17,21 @@ if TYPE_CHECKING:
     from faust.types import TP
 
 
+MOST_UNACKNOWLEDGED = 1000
+"""Behind one that cannot end no more than these are worked on: the backlog waits in Kafka."""
+
+
 class InOrder:
     """Acknowledges events partition by partition, each after those before it."""
 
     def __init__(self) -> None:
         self._begun: defaultdict[TP, deque[Any]] = defaultdict(deque)
         self._done: set[int] = set()
+
+    @property
+    def unacknowledged(self) -> int:
+        """How many events were begun and not acknowledged."""
+        return sum(map(len, self._begun.values()))
 
     def begin(self, event: Any) -> None:
         """Take note of an event, in the order of its partition."""
@@ -48,21 +57,27 @@ async def work_through(
         deal_with: deals with one event; False: it was not dealt with, because the worker stops.
         at_once: how many at most.
     """
-    order, free, stopping = InOrder(), asyncio.Semaphore(at_once), asyncio.Event()
+    order, free, stopping, moved = InOrder(), asyncio.Semaphore(at_once), asyncio.Event(), asyncio.Event()
     under_way: set[asyncio.Task[None]] = set()
 
     async def run(event: Any) -> None:
+        stops = True
         try:
             if await deal_with(event):
                 order.end(event)
-            else:
-                stopping.set()
+                stops = False
         finally:
+            if stops:
+                stopping.set()
+            moved.set()
             free.release()
 
     try:
         async for event in events:
             await free.acquire()
+            while order.unacknowledged >= MOST_UNACKNOWLEDGED and not stopping.is_set():
+                moved.clear()
+                await moved.wait()
             if stopping.is_set():
                 return
             order.begin(event)

@@ -38,8 +38,8 @@ RETRY_AFTER_S = 0.5
 WARN_EVERY_S = 30.0
 LOOK_EVERY_S = 5.0
 TELL_EVERY_S = 1.0
-TELL_AGAIN_S = 60.0
-"""Said again though nothing happened: brokers forget what a group committed that is silent for long."""
+TELL_AGAIN_S = 15.0
+"""Said again though nothing happened: one may have been lost, and brokers forget a group that is silent for long."""
 
 log = structlog.get_logger()
 
@@ -135,15 +135,17 @@ class Sink:
         self._append_all(stop)
 
     def _find_start(self) -> None:
-        self._reading = frozenset(self._wanted())
+        wanted = frozenset(self._wanted())
         tips = self._trail.tips()
-        bounds = self._log_reader.bounds(self._reading)
+        bounds = self._log_reader.bounds(wanted)
         starts = start_offsets(tips, bounds)
         # The last audited record is read once more: Kafka must still say what the trail says.
         self._unchecked = dict(tips)
         self._log_reader.start(
             {place: max(bounds[place].low, start - (place in tips)) for place, start in starts.items()}
         )
+        # Only now: what could not be started must be looked for again.
+        self._reading, self._looked_at = wanted, self._monotonic()
         self._next, self._appended = dict(starts), dict(starts)
         self._ends = {place: held.high for place, held in bounds.items()}
         log.info("audit sink starts", partitions=len(starts), resumed=len(tips))
@@ -155,12 +157,12 @@ class Sink:
         """Look now and then for gallery generations that were made meanwhile, and audit these too."""
         if self._topics is not None or self._monotonic() - self._looked_at < LOOK_EVERY_S:
             return
-        wanted = self._wanted()
-        self._looked_at = self._monotonic()
-        if not self._reading.issuperset(wanted):
-            # As after a start: once all that was read is appended, the trail says where to go on.
-            self._append_all(stop)
-            self._find_start()
+        if self._reading.issuperset(self._wanted()):
+            self._looked_at = self._monotonic()
+            return
+        # As after a start: once all that was read is appended, the trail says where to go on.
+        self._append_all(stop)
+        self._find_start()
 
     def _read(self) -> None:
         wait_s = max(0.0, self._batch.due_at - self._monotonic()) if self._batch.count else FLUSH_AFTER_S

@@ -4,14 +4,17 @@ A snapshot is the gallery, the ledger and the watermark of one moment. It is a c
 damaged, of another model, of another Kafka or ahead of Kafka is refused with a line that says so, and the replica is
 made from Kafka. The access topic is small and always read from its beginning.
 
-What was withdrawn leaves the searches at once; it leaves the snapshots when they are compacted, well within the day
-that an expungement has.
+What was withdrawn leaves the searches at once; it leaves the snapshots of a worker that runs when they are compacted,
+well within the day that an expungement has. The snapshot of a generation that is kept no more is removed. A worker that
+is switched off keeps what it has: its folder is the operator's to remove (docs/operations.md).
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import shutil
+import threading
 from typing import TYPE_CHECKING
 
 import faust
@@ -21,7 +24,7 @@ from processors.gallery import GalleryLedger
 from schemas.errors import ContractError, IntegrityError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
     from pathlib import Path
 
     from streams.generation import Generation
@@ -53,6 +56,8 @@ class Snapshots(faust.Service):
         self._every_s = every_s
         self._cluster_id = ""
         self._saved: dict[str, tuple[int, ...]] = {}
+        # A stop does not wait for a save that is under way in its thread.
+        self._saving = threading.Lock()
 
     def restore(self) -> None:
         """Bring every generation to where its snapshot was taken; to be called before anything follows Kafka.
@@ -61,12 +66,15 @@ class Snapshots(faust.Service):
             TransientError: Kafka cannot be asked whether it is the one that the snapshots are of.
         """
         self._cluster_id = self._kafka.cluster_id()
+        if self._folder.exists():
+            self._remove({path.name for path in self._folder.iterdir()} - self._replica.generations.keys())
         for generation in self._replica.generations.values():
             self._restore(generation)
 
     async def save(self) -> None:
         """Take a snapshot of every generation that has changed; a disk that is full or away is said and waited out."""
-        for generation in self._replica.generations.values():
+        await asyncio.to_thread(self._remove, self._replica.directory.removed_generations)
+        for generation in self._replica.kept:
             frozen = await self._replica.freeze(generation)
             if frozen.applied == self._saved.get(generation.topic):
                 continue
@@ -85,7 +93,7 @@ class Snapshots(faust.Service):
                 return
             if loop.time() - compacted_at >= COMPACT_EVERY_S:
                 compacted_at = loop.time()
-                for generation in self._replica.generations.values():
+                for generation in self._replica.kept:
                     await asyncio.to_thread(generation.gallery.compact)
                 self._saved.clear()
             await self.save()
@@ -94,11 +102,17 @@ class Snapshots(faust.Service):
         topic = frozen.generation.topic
         about = {"topic": topic, "cluster_id": self._cluster_id, "applied": frozen.applied}
         ledger = {f"{_LEDGER}{name}": data for name, data in frozen.ledger.items()}
-        frozen.generation.gallery.save(
-            self._folder / topic, frozen.state, {_ABOUT: json.dumps(about).encode(), **ledger}
-        )
-        self._saved[topic] = frozen.applied
+        with self._saving:
+            frozen.generation.gallery.save(
+                self._folder / topic, frozen.state, {_ABOUT: json.dumps(about).encode(), **ledger}
+            )
+            self._saved[topic] = frozen.applied
         log.info("snapshot written", topic=topic, applied=sum(frozen.applied))
+
+    def _remove(self, topics: Collection[str]) -> None:
+        for topic in topics:
+            with self._saving:
+                shutil.rmtree(self._folder / topic, ignore_errors=True)
 
     def _restore(self, generation: Generation) -> None:
         restored: list[tuple[GalleryLedger, tuple[int, ...]]] = []
@@ -109,8 +123,9 @@ class Snapshots(faust.Service):
 
         try:
             found = generation.gallery.load(self._folder / generation.topic, accept)
-        except (ContractError, IntegrityError) as error:
-            log.warning("snapshot refused", topic=generation.topic, reason=f"{error} The gallery is read from Kafka.")
+        except (ContractError, IntegrityError, OSError) as error:
+            why = error.strerror if isinstance(error, OSError) else error
+            log.warning("snapshot refused", topic=generation.topic, reason=f"{why} The gallery is read from Kafka.")
             return
         if found is not None:
             ledger, applied = restored[-1]
@@ -136,5 +151,21 @@ class Snapshots(faust.Service):
             raise ContractError(f"The snapshot is of {topic} in Kafka {cluster_id!r}, not of this one.")
         if len(applied) != len(ends) or any(applied[partition] > end for (_, partition), end in ends.items()):
             raise ContractError("The snapshot is ahead of Kafka, which lost records or was made anew.")
-        ledger = {name.removeprefix(_LEDGER): data for name, data in beside.items() if name.startswith(_LEDGER)}
-        return GalleryLedger.load(ledger), applied
+        beginnings = self._kafka.beginnings(topic)
+        if any(applied[partition] < first for partition, first in beginnings.items()):
+            raise ContractError("Records after the snapshot are not in Kafka any more.")
+        ledger = GalleryLedger.load(
+            {name.removeprefix(_LEDGER): data for name, data in beside.items() if name.startswith(_LEDGER)}
+        )
+        for partition, offset in ledger.to_put_at_the_end_again().values():
+            # Compaction has erased it since: what is left is a late repeat, and only the topic says what it means.
+            if not self._is_there(topic, partition, offset):
+                raise ContractError("A record that counts in the snapshot is not in Kafka any more.")
+        return ledger, applied
+
+    def _is_there(self, topic: str, partition: int, offset: int) -> bool:
+        try:
+            self._kafka.record_at(topic, partition, offset)
+        except IntegrityError:
+            return False
+        return True

@@ -22,7 +22,7 @@ from faust.exceptions import FaustError
 from processors import enrolment
 from processors.refusals import Refusal
 from schemas.codec import encode, topic_of
-from schemas.errors import ContractError, DomainFault, IntegrityError, LeadstreamError, TransientError
+from schemas.errors import ContractError, DomainFault, IntegrityError, TransientError
 from schemas.keys import key_of, partition_of
 from schemas.records import LogRecord
 from schemas.topics import ACCESS, BOOKING_EVENTS, PROBE_REQUESTS, spec_of
@@ -31,7 +31,7 @@ from streams.audit_watch import AuditWatch
 from streams.bookings import Bookings
 from streams.context import Context
 from streams.follower import Follower, SteadyChannel
-from streams.guard import Guard, place_of
+from streams.guard import Guard, safe_text_of
 from streams.ports import NO_TELEMETRY
 from streams.probes import Probes
 from streams.replica import Replica
@@ -122,7 +122,8 @@ class Worker:
         self._topics: dict[str, Any] = {}
         self._caught_up = asyncio.Event()
         self._assigned = asyncio.Event()
-        self._read_back: set[int] = set()
+        self._read_back: dict[int, int] = {}
+        """Request partition -> the offset from which on outcomes were read back since it was assigned."""
         self._reading_back = asyncio.Lock()
         self._own_bookings: set[int] = set()
         context = Context(
@@ -243,9 +244,7 @@ class Worker:
                 try:
                     await apply(batch)
                 except Exception as error:  # noqa: BLE001 - a batch that is not applied must not be passed over
-                    safe = isinstance(error, LeadstreamError)
-                    what = str(error) if safe else f"{type(error).__name__} at {place_of(error)}"
-                    reason = f"{topic} could not be applied: {what}"
+                    reason = f"{topic} could not be applied: {safe_text_of(error)}"
                 else:
                     continue
                 # Out of the handler, because whoever logs a crash logs the exception in hand with its text (G10).
@@ -307,7 +306,14 @@ class Worker:
     async def _become_current(self) -> None:
         while not await self._catch_up():
             continue
-        log.info("caught up", generation=self.replica.active.topic)
+        active = self.replica.active.topic
+        beginnings = await asyncio.to_thread(self._parts.kafka.beginnings, active)
+        if any(beginnings.values()):
+            raise IntegrityError(
+                f"{active} begins at {dict(beginnings)}: records of the searched gallery were deleted. Find out by "
+                "whom and why; a generation that is built anew has them all.",
+            )
+        log.info("caught up", generation=active)
 
     async def _catch_up(self) -> bool:
         try:
@@ -318,14 +324,14 @@ class Worker:
             return False
 
     async def _decide_probe(self, record: LogRecord) -> None:
+        read_back = self._read_back
         async with self._reading_back:
-            read_back = self._read_back
-            if record.partition not in read_back:
+            if record.offset < read_back.get(record.partition, record.offset + 1):
                 # The first request after an assignment is the first that was not committed; it and what follows may
                 # have been decided by whoever had the partition before.
                 decided = await asyncio.to_thread(self._parts.kafka.decided_since, record.partition, record.offset)
                 self._probes.remember(decided)
-                read_back.add(record.partition)
+                read_back[record.partition] = record.offset
         await self._probes.handle(record)
 
     async def _report_access_refusal(self, record: LogRecord) -> None:
@@ -340,18 +346,23 @@ class Worker:
     async def _on_assigned(self, _app: Any, *args: Any, **_: Any) -> None:
         assigned: set[TP] = args[0]
         self._own_bookings = {tp.partition for tp in assigned if tp.topic == BOOKING_EVENTS}
+        # A request that was still held when its partition was revoked may have marked it since.
+        self._forget_read_back({tp.partition for tp in assigned if tp.topic == PROBE_REQUESTS})
         self._assigned.set()
 
     async def _on_revoked(self, _app: Any, *args: Any, **_: Any) -> None:
         revoked: set[TP] = args[0]
-        # A new set: a read-back that is under way now was begun for the assignment that just ended.
-        self._read_back = self._read_back - {tp.partition for tp in revoked if tp.topic == PROBE_REQUESTS}
+        self._forget_read_back({tp.partition for tp in revoked if tp.topic == PROBE_REQUESTS})
+
+    def _forget_read_back(self, partitions: set[int]) -> None:
+        # A new dictionary: a read-back that is under way now was begun for the assignment that just ended.
+        self._read_back = {place: offset for place, offset in self._read_back.items() if place not in partitions}
 
     async def _put_at_the_end_again(self) -> None:
         """Put records that count behind late repeats of older ones, before compaction would erase them (ADR 2)."""
         if not self._caught_up.is_set():
             return
-        for generation in self.replica.generations.values():
+        for generation in self.replica.kept:
             for key, (partition, offset) in generation.ledger.to_put_at_the_end_again().items():
                 if partition not in self._own_bookings:
                     continue

@@ -13,6 +13,7 @@ from infra.commands.administration import Actor, acting
 from infra.commands.common import Data, Json, err, out, print_json, say, table
 from infra.settings import load_settings
 from processors.access import ROOT_ADMINISTRATOR
+from schemas.errors import DomainFault
 from schemas.topics import spec_of
 
 if TYPE_CHECKING:
@@ -77,9 +78,15 @@ def activate(which: Which, data: Data = None, actor: Actor = ROOT_ADMINISTRATOR)
     """Search this generation from now on; refused while it lacks anything or is not audited."""
     settings = load_settings(data)
     target = generations.find(settings, which)
+    former = wiring.active_generation(settings, wiring.directory_as_published(settings))
     generations.require_complete(settings, target)
     with acting(data, actor) as (acts, _):
         acts.activate_generation(model_digest=target.model_digest, gallery_topic=target.topic)
+        try:
+            generations.require_nothing_missed(settings, former, target)
+        except DomainFault:
+            acts.activate_generation(model_digest=former.model_digest, gallery_topic=former.topic)
+            raise
     say(f"Generation {target.model_digest[:16]} is searched from now on.")
 
 
@@ -90,6 +97,11 @@ def remove(which: Which, data: Data = None, actor: Actor = ROOT_ADMINISTRATOR) -
     target = generations.find(settings, which)
     with acting(data, actor) as (acts, _):
         acts.remove_generation(model_digest=target.model_digest, gallery_topic=target.topic)
+    # What is not audited yet must be, before it is gone (G2).
+    generations.require_audited(settings, target)
     TopicAdmin(str(wiring.kafka_config(settings)["bootstrap.servers"])).erase(spec_of(target.topic))
     say(f"The templates of generation {target.model_digest[:16]} are erased from {target.topic}.")
-    say("Take its model card out of the settings, then restart the workers.")
+    say(
+        "Run this once more in a minute, for what a worker was just writing. Then take its model card out of the settings"
+    )
+    say("and restart the workers.")

@@ -13,7 +13,7 @@ from test_replica import DIMENSION, FACES, MODEL, SEALED, LogInMemory, NoExtract
 
 from connectors.faiss_gallery import FaissGallery
 from processors.access import Directory
-from schemas.errors import TransientError
+from schemas.errors import IntegrityError, TransientError
 from schemas.keys import booking_key
 from schemas.topics import GALLERY
 from streams.generation import Generation
@@ -39,9 +39,14 @@ RECORDS = [
 class Worker:
     """A replica and its snapshots, as a start of a worker makes them."""
 
-    def __init__(self, folder: Path, *, model: str = MODEL, cluster_id: str = "this one", end: int = 5) -> None:
+    def __init__(
+        self, folder: Path, *, model: str = MODEL, cluster_id: str = "this one", end: int = 5, begins: int = 0
+    ) -> None:
         self.log: Any = LogInMemory()
+        self.compacted: set[int] = set()
         self.log.cluster_id = lambda: cluster_id
+        self.log.beginnings = lambda _topic: {0: begins}
+        self.log.record_at = self.record_at
         self.log.ends[GALLERY, 0] = end
         self.generation = Generation(
             topic=GALLERY,
@@ -52,6 +57,12 @@ class Worker:
         )
         self.replica = Replica(generations=[self.generation], directory=Directory(ROOT.public_key), kafka=self.log)
         self.snapshots: Any = Snapshots(self.replica, self.log, folder, every_s=3600)
+
+    def record_at(self, topic: str, partition: int, offset: int) -> LogRecord:
+        assert (topic, partition) == (GALLERY, 0)
+        if offset in self.compacted:
+            raise IntegrityError("not in Kafka any more")
+        return RECORDS[offset]
 
     @property
     def begun_at(self) -> int:
@@ -114,6 +125,7 @@ def test_a_worker_without_a_snapshot_begins_at_the_beginning(tmp_path: Path) -> 
         ({"model": "cd" * 32}, "of model"),
         ({"cluster_id": "another one"}, "not of this one"),
         ({"end": 4}, "ahead of Kafka"),
+        ({"end": 9, "begins": 6}, "not in Kafka any more"),
     ],
 )
 def test_a_foreign_snapshot_is_refused_and_nothing_of_it_is_known(
@@ -192,3 +204,30 @@ def test_while_kafka_is_away_no_snapshot_is_believed_or_refused(tmp_path: Path) 
     second.log.is_away = True
     with pytest.raises(TransientError):
         second.starts()
+
+
+def test_a_snapshot_whose_counting_record_was_erased_by_compaction_is_refused(tmp_path: Path) -> None:
+    """G5: it was to be put at the end again, behind a late repeat, and compaction was quicker."""
+    first = Worker.that_starts(tmp_path)
+    first.applies(RECORDS[:4])
+    first.saves()
+    second = Worker(tmp_path)
+    second.compacted = {2}
+    (reason,) = second.starts()
+    assert "not in Kafka any more" in reason
+
+
+def test_the_snapshot_of_a_generation_that_is_kept_no_more_is_removed(tmp_path: Path) -> None:
+    """What was withdrawn since would stay in it for ever."""
+    first = Worker.that_starts(tmp_path)
+    first.applies(RECORDS)
+    first.saves()
+    (tmp_path / GALLERY).rename(tmp_path / f"{GALLERY}.another")
+    Worker.that_starts(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    second = Worker.that_starts(tmp_path)
+    second.applies(RECORDS)
+    second.saves()
+    second.replica.directory.removed_generations.add(GALLERY)
+    second.saves()
+    assert list(tmp_path.iterdir()) == []

@@ -748,7 +748,7 @@ class World(RuleBasedStateMachine):
         if self.caught_up:
             worker._caught_up.set()
         worker._own_bookings = set(PARTITIONS)
-        worker._read_back, worker._reading_back = set(), asyncio.Lock()
+        worker._read_back, worker._reading_back = {}, asyncio.Lock()
         self.known = {}
         context = Context(
             replica=self.replica,

@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 from processors.audit import AuditRow, Bounds, Tip
 from schemas.errors import IntegrityError, TransientError
 from schemas.records import LogRecord
-from schemas.topics import GALLERY
+from schemas.topics import GALLERY, generation_topic
 from streams import sink as sink_module
 from streams.sink import Sink
 
@@ -208,3 +208,42 @@ def test_its_progress_is_told_again_though_nothing_happens() -> None:
     Sink(log_reader=log_reader, trail=trail, topics=[GALLERY], monotonic=lambda: now[0]).run(stop)
     assert [told[PLACE] for told in log_reader.told] == [1, 1, 1]
     assert now[0] >= 2 * sink_module.TELL_AGAIN_S
+
+
+def test_a_generation_that_is_found_and_cannot_be_started_yet_is_looked_for_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """G2: a topic that was made a moment ago may have no leader; it must not be taken for audited."""
+    monkeypatch.setattr(sink_module, "RETRY_AFTER_S", 0)
+    now, other = [0.0], (generation_topic("ab" * 32), 0)
+
+    class GrowingLog(ScriptedLog):
+        found, failures, starts = False, 3, 0
+
+        def generations(self) -> Collection[str]:
+            return [other[0]] if self.found else []
+
+        def bounds(self, topics: Collection[str]) -> Mapping[tuple[str, int], Bounds]:
+            if other[0] in topics and self.failures:
+                self.failures -= 1
+                raise TransientError("It has no leader yet.")
+            return {PLACE: Bounds(low=0, high=1)} | ({other: Bounds(low=0, high=0)} if other[0] in topics else {})
+
+        def start(self, offsets: Mapping[tuple[str, int], int]) -> None:
+            self.starts += 1
+            if other in offsets:
+                self.stop.set()
+            self.records = [record for record in self.records if record.offset >= offsets[PLACE]]
+
+        def read(self, timeout_s: float) -> Sequence[LogRecord]:
+            assert timeout_s >= 0
+            now[0] += sink_module.LOOK_EVERY_S
+            self.found = True
+            assert now[0] < 100 * sink_module.LOOK_EVERY_S, "it is never started"
+            found, self.records = self.records, []
+            return found
+
+    stop, trail = Event(), MemoryTrail()
+    log_reader = GrowingLog([b"a"], stop)
+    Sink(log_reader=log_reader, trail=trail, monotonic=lambda: now[0]).run(stop)
+    assert (log_reader.starts, log_reader.failures, offsets(trail)) == (2, 0, [0])

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     import pytest
 
 
-def line(text: str, *values: object, name: str = "aiokafka") -> logging.LogRecord:
-    return logging.LogRecord(name, logging.ERROR, __file__, 1, text, values, None)
+def line(text: str, *values: object, name: str = "aiokafka", level: int = logging.WARNING) -> logging.LogRecord:
+    return logging.LogRecord(name, level, __file__, 1, text, values, None)
 
 
 def test_a_line_that_is_repeated_is_written_once_and_then_with_its_count(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -33,6 +33,14 @@ def test_a_line_that_is_repeated_is_written_once_and_then_with_its_count(monkeyp
     now[0] += 30.0
     assert period.filter(last := line("no node %s", 4))
     assert last.getMessage() == "no node 4"
+
+
+def test_an_error_with_other_values_is_another_line_and_a_graver_one_is_never_held_back_by_a_milder() -> None:
+    period = OncePeriod()
+    assert period.filter(line("crashed: %s", "a", level=logging.WARNING))
+    assert period.filter(line("crashed: %s", "a", level=logging.ERROR))
+    assert period.filter(line("crashed: %s", "b", level=logging.ERROR))
+    assert not period.filter(line("crashed: %s", "b", level=logging.ERROR))
 
 
 def test_lines_that_are_all_different_do_not_fill_the_memory() -> None:
