@@ -101,7 +101,5 @@ def remove(which: Which, data: Data = None, actor: Actor = ROOT_ADMINISTRATOR) -
     generations.require_audited(settings, target)
     TopicAdmin(str(wiring.kafka_config(settings)["bootstrap.servers"])).erase(spec_of(target.topic))
     say(f"The templates of generation {target.model_digest[:16]} are erased from {target.topic}.")
-    say(
-        "Run this once more in a minute, for what a worker was just writing. Then take its model card out of the settings"
-    )
-    say("and restart the workers.")
+    say("Run this once more in a minute, for what a worker was just writing.")
+    say("Then take its model card out of the settings and restart the workers.")

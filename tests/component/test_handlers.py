@@ -747,6 +747,35 @@ def test_an_enrolment_lost_to_compaction_stops_the_worker(bench: Bench) -> None:
     assert healing.sent == []
 
 
+def test_after_a_read_back_that_failed_the_earliest_open_request_is_read_back_from() -> None:
+    """G1: several requests are under way, and the one whose read-back failed comes after the others."""
+    asked: list[int] = []
+    decided: list[int] = []
+
+    def decided_since(_partition: int, offset: int) -> list[UUID]:
+        asked.append(offset)
+        if len(asked) == 1:
+            raise TransientError("Kafka is away.")
+        return []
+
+    async def handle(record: LogRecord) -> None:
+        decided.append(record.offset)
+
+    worker: Any = object.__new__(Worker)
+    worker._read_back, worker._reading_back = {}, asyncio.Lock()
+    worker._parts = SimpleNamespace(kafka=SimpleNamespace(decided_since=decided_since))
+    worker._probes = SimpleNamespace(remember=lambda _: None, handle=handle)
+    records = [signed(probe_submitted("p"), ALICE, partition=3, offset=offset) for offset in (10, 11, 12)]
+
+    async def work() -> None:
+        await asyncio.gather(*map(worker._decide_probe, records), return_exceptions=True)
+        await worker._decide_probe(records[0])
+
+    asyncio.run(work())
+    assert asked == [10, 11, 10]
+    assert decided == [11, 12, 10]
+
+
 def test_a_worker_that_can_never_be_ready_stops_and_says_why() -> None:
     class IdleApp:
         crashed = False
