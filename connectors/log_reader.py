@@ -1,10 +1,12 @@
-"""Kafka read by hand: no group, no commit, partitions from chosen offsets, and nothing skipped.
+"""Kafka read by hand: no group is joined, partitions from chosen offsets, and nothing skipped.
+
+What the sink commits by `tell` is word of its progress for the workers (docs/adr/0009); nobody resumes from it.
 
 It differs from a plain consumer in what it refuses: an offset that Kafka no longer has is an IntegrityError, where a
 consumer would quietly start elsewhere. And it reads what somebody wrote in a transaction whatever became of it, as the
 workers do: nothing may be decided that is not audited, and nobody may stop a reader by a transaction left open (G12).
-The sink and every worker's follower read by it. `read_everything` is the
-auditors' independent second look (G2): a plain consumer that shares nothing with them but the client library.
+The sink and every worker's follower read by it. `read_everything` is the auditors' independent second look (G2): a
+plain consumer that shares nothing with them but the client library.
 """
 
 from __future__ import annotations

@@ -27,30 +27,10 @@ if TYPE_CHECKING:
     from infra.settings import Settings
     from infra.wiring import GenerationName
     from schemas.events import TemplatesEnrolled, TemplatesWithdrawn
-    from streams.rebuild import Tally
 
 ACTIVE, KEPT, REMOVED = "active", "kept", "removed"
 AUDIT_WAIT_S = 30.0
 POLL_S = 0.5
-
-
-@dataclass(slots=True, kw_only=True)
-class Summary:
-    """What a build made, over all its rounds."""
-
-    enrolled: int = 0
-    not_enrolled: int = 0
-    withdrawn: int = 0
-
-    def add(self, tally: Tally) -> None:
-        """Count another round."""
-        self.enrolled += tally.enrolled
-        self.not_enrolled += tally.not_enrolled
-        self.withdrawn += tally.withdrawn
-
-    def to_json(self) -> dict[str, Any]:
-        """Return what `generation build --json` prints."""
-        return asdict(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

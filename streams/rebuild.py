@@ -70,6 +70,12 @@ class Tally:
         """How many bookings were made anew."""
         return self.enrolled + self.not_enrolled + self.withdrawn
 
+    def add(self, other: Tally) -> None:
+        """Count another round."""
+        self.enrolled += other.enrolled
+        self.not_enrolled += other.not_enrolled
+        self.withdrawn += other.withdrawn
+
 
 class LedgerReader:
     """Reads the topic of a generation for what counts for each booking; asks for more each time.

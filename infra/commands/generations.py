@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from dataclasses import asdict
+from typing import Annotated
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -15,9 +16,7 @@ from infra.settings import load_settings
 from processors.access import ROOT_ADMINISTRATOR
 from schemas.errors import DomainFault
 from schemas.topics import spec_of
-
-if TYPE_CHECKING:
-    from streams.rebuild import Tally
+from streams.rebuild import Tally
 
 generation = typer.Typer(help="Gallery generations: one model pack, one gallery.", no_args_is_help=True)
 DONE, REFUSED = 0, 1
@@ -55,7 +54,7 @@ def build(data: Data = None, as_json: Json = False) -> int:
         ) as bar,
         generations.rebuilding(settings) as rebuild,
     ):
-        total = generations.Summary()
+        total = Tally()
         while missing := rebuild.missing():
             task = bar.add_task("bookings", total=len(missing), rate="")
 
@@ -65,7 +64,7 @@ def build(data: Data = None, as_json: Json = False) -> int:
 
             total.add(rebuild.run(missing, show))
     if as_json:
-        print_json(total.to_json())
+        print_json(asdict(total))
         return DONE
     rows = [(total.enrolled, total.not_enrolled, total.withdrawn)]
     out.print(table("Built", ("enrolled", "no usable photo", "withdrawn"), rows))
