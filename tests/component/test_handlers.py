@@ -606,7 +606,8 @@ def test_altered_evidence_is_no_refusal_but_stops_the_handling(bench: Bench, tmp
     photo = bench.capture(0, "a")
     for path in (tmp_path / "objects" / "objects").rglob("*"):
         if path.is_file():
-            path.write_bytes(path.read_bytes()[:-1] + b"\x00")
+            stored = path.read_bytes()
+            path.write_bytes(stored[:-1] + bytes([stored[-1] ^ 1]))
     with pytest.raises(IntegrityError):
         bench.book("B-1", photo)
     assert bench.published == []
