@@ -90,6 +90,7 @@ if TYPE_CHECKING:
     from schemas.records import LogRecord
     from streams.ports import LogTail
 
+LIMIT_S = 60.0
 DIMENSION = 8
 MODEL = "ab" * 32
 FACES = np.random.default_rng(3).normal(size=(10, DIMENSION))
@@ -164,13 +165,17 @@ class Bench:
             objects=self.objects,
             publish=self._publish,
             clock=lambda: self.now,
-            barrier_limit_s=2.0,
+            barrier_limit_s=LIMIT_S,
             is_audited_within=self._is_audited_within,
         )
-        self.bookings = Bookings(self.context)
-        self.probes = Probes(self.context)
+        self.be_patient(LIMIT_S)
         self._loop = asyncio.new_event_loop()
         self._loop.run_until_complete(self._follow_access())
+
+    def be_patient(self, barrier_limit_s: float) -> None:
+        """Take a worker that waits so long at the read barrier."""
+        context = replace(self.context, barrier_limit_s=barrier_limit_s)
+        self.bookings, self.probes = Bookings(context), Probes(context)
 
     def new_replica(self) -> Replica:
         gallery = FaissGallery(dimension=DIMENSION, model_digest=MODEL)
@@ -631,10 +636,12 @@ def test_bytes_that_are_no_event_break_the_contract(bench: Bench, value: bytes |
 
 def test_a_booking_waits_for_a_replica_that_is_behind(bench: Bench) -> None:
     bench.log.hidden = 1
+    bench.be_patient(0.01)
     with pytest.raises(TransientError):
         bench.book("B-1", bench.capture(0, "a"))
     assert bench.published == []
     bench.log.hidden = 0
+    bench.be_patient(LIMIT_S)
     assert answer_of(bench.book("B-1", bench.capture(0, "a"))).outcome is BookingOutcome.ENROLLED
 
 
@@ -899,6 +906,7 @@ def test_the_memory_of_decided_probes_is_bounded_and_lets_the_oldest_go(
 def test_a_replica_that_is_behind_answers_nothing_from_an_old_state(bench: Bench) -> None:
     bench.book("B-1", bench.capture(0, "a"))
     bench.log.hidden = 1
+    bench.be_patient(0.01)
     assert bench.refused(bench.request(0)) == "REPLICA_BEHIND"
     assert bench.extractor.photos == [b"face 0"]
 
