@@ -19,7 +19,7 @@ from processors.alignment import scale_of, similarity
 from processors.detection import Face, decode_faces
 from processors.extraction import ExtractedFace, Extraction
 from processors.model_card import ColourOrder, Layout, model_digest
-from processors.quality import judge_face_count, judge_measurements, measure_face
+from processors.quality import judge_face_count, judge_measurements, measure_face, unified_quality
 from processors.refusals import Refusal, RefusalCode
 from processors.templates import to_template
 from schemas.errors import ContractError, IntegrityError
@@ -64,22 +64,27 @@ class FaceExtractor:
         image = decode_image(photo, self._limits)
         if isinstance(image, Refusal):
             return image
-        face = self._only_face(image)
-        if isinstance(face, Refusal):
-            return face
+        faces = self._faces(image)
+        refusal = judge_face_count(faces, self.card.quality)
+        if refusal is not None:
+            return refusal
         side = self.card.alignment.crop_side_px
-        crop = _cut(image, face.points_px, self._target, side)
+        crop = _cut(image, faces[0].points_px, self._target, side)
         if crop is None:
             return _no_position()
-        found = measure_face(face, crop)
+        found = measure_face(faces, crop, self.card.alignment, (image.shape[1], image.shape[0]))
         refusal = judge_measurements(found, self.card.quality)
         if refusal is not None:
             return refusal
+        vector = self._embed(crop)
+        template = to_template(vector)
+        found["vector_length"] = float(np.linalg.norm(vector))
+        found["unified_quality"] = unified_quality(found, self.card.quality.unified)
         return ExtractedFace(
-            template=to_template(self._embed(crop)),
+            template=template,
             model_digest=self.model_digest,
             measurements=found,
-            box_px=face.box_px,
+            box_px=faces[0].box_px,
         )
 
     def portrait(self, photo: bytes, *, side_px: int) -> NDArray[np.uint8] | Refusal:
@@ -87,22 +92,23 @@ class FaceExtractor:
         image = decode_image(photo, self._limits)
         if isinstance(image, Refusal):
             return image
-        face = self._only_face(image)
-        if isinstance(face, Refusal):
-            return face
+        faces = self._faces(image)
+        refusal = judge_face_count(faces, self.card.quality)
+        if refusal is not None:
+            return refusal
         inner = side_px * _PORTRAIT_FACE_SHARE
         target = self._target * (inner / self.card.alignment.crop_side_px) + (side_px - inner) / 2.0
-        cut = _cut(image, face.points_px, target, side_px)
+        cut = _cut(image, faces[0].points_px, target, side_px)
         return _no_position() if cut is None else np.ascontiguousarray(cut[:, :, ::-1])
 
-    def _only_face(self, image: NDArray[np.uint8]) -> Face | Refusal:
-        """Try the card's sides one after the other; the first that shows a face decides."""
+    def _faces(self, image: NDArray[np.uint8]) -> tuple[Face, ...]:
+        """Return the faces, largest first: the card's sides one after the other, the first that shows one decides."""
         faces: tuple[Face, ...] = ()
         for side in self.card.detector.sides_px:
             faces = self._detect(image, side)
             if faces:
                 break
-        return judge_face_count(faces, self.card.quality) or faces[0]
+        return faces
 
     def _detect(self, image: NDArray[np.uint8], side: int) -> tuple[Face, ...]:
         """Fit the photo into the upper left of a black square and ask the detector."""

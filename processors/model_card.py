@@ -110,16 +110,30 @@ class RecogniserCard:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class UnifiedQualityCard:
+    """How the one score that predicts errors follows from what the two models say of a photo (a logistic).
+
+    `vector_length` is that of the recogniser's answer before it is normalised; both coefficients are positive, so that
+    a better answer never lowers the score.
+    """
+
+    bias: float
+    per_face_score: float
+    per_vector_length: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class QualityCard:
-    """When a photo is good enough.
+    """What the models cannot do below; what a bureau asks beyond that is its policy.
 
     A second face counts as a second person when its box is at least `second_face_min_ratio` times as wide as the
-    largest.
+    largest. `unified` is None where nobody has measured it for the pack.
     """
 
     min_inter_eye_px: float
     min_sharpness: float
     second_face_min_ratio: float
+    unified: UnifiedQualityCard | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -295,9 +309,20 @@ def _parse_quality(table: _Table) -> QualityCard:
         min_inter_eye_px=table.number("min_inter_eye_px", above=0.0),
         min_sharpness=table.number("min_sharpness", above=0.0),
         second_face_min_ratio=table.number("second_face_min_ratio", above=0.0, up_to=1.0),
+        unified=_parse_unified(table.table("unified")) if table.has("unified") else None,
     )
     table.close()
     return quality
+
+
+def _parse_unified(table: _Table) -> UnifiedQualityCard:
+    unified = UnifiedQualityCard(
+        bias=table.number("bias", above=-math.inf),
+        per_face_score=table.number("per_face_score", above=0.0),
+        per_vector_length=table.number("per_vector_length", above=0.0),
+    )
+    table.close()
+    return unified
 
 
 def _parse_statistics(table: _Table, *, dimension: int) -> StatisticsCard:
@@ -344,6 +369,9 @@ class _Table:
         if self._left:
             names = ", ".join(sorted(self._path + name for name in self._left))
             raise ContractError(f"Model card: unknown field(s) {names}; remove or correct them.")
+
+    def has(self, name: str) -> bool:
+        return name in self._left
 
     def table(self, name: str) -> _Table:
         value = self._take(name)

@@ -50,6 +50,10 @@ def _opened(photo: bytes) -> Image.Image:
     return Image.open(io.BytesIO(photo)).convert("RGB")
 
 
+def _too_bright(value: int) -> int:
+    return min(value * 3, 255)
+
+
 def _code(extractor: FaceExtractor, photo: bytes) -> RefusalCode | None:
     extraction = extractor.extract(photo)
     return extraction.code if isinstance(extraction, Refusal) else None
@@ -136,6 +140,18 @@ def test_a_smeared_face_is_refused_with_its_sharpness(extractor: FaceExtractor, 
     assert isinstance(extraction, Refusal)
     assert extraction.code is RefusalCode.FACE_TOO_BLURRED
     assert extraction.measurements["sharpness"] < 0.02
+
+
+@pytest.mark.parametrize("name", ["A1", "B2", "C3", "D1", "E1", "F1"])
+def test_a_good_portrait_has_a_high_unified_quality_and_its_ruin_a_low_one(
+    extractor: FaceExtractor, photos: Photos, found: dict[str, ExtractedFace], name: str
+) -> None:
+    ruined = extractor.extract(_written(_opened(photos[name]).resize((120, 150)).resize((480, 600)).point(_too_bright)))
+    assert found[name].measurements["unified_quality"] > 60.0
+    if isinstance(ruined, ExtractedFace):
+        assert ruined.measurements["unified_quality"] < found[name].measurements["unified_quality"] - 10.0
+    else:
+        assert ruined.code in {RefusalCode.NO_FACE, RefusalCode.FACE_TOO_BLURRED}
 
 
 def test_limits_and_broken_files_are_refused_before_any_model_runs(assets: Assets, photos: Photos) -> None:

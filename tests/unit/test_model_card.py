@@ -59,6 +59,8 @@ def test_the_default_card_says_everything() -> None:
         ("thresholds.at", [1], r"thresholds\.at has to be a list of tables"),
         ("quality.min_sharpnes", 1.0, r"unknown field\(s\) quality\.min_sharpnes"),
         ("quality", 1, "quality has to be a table"),
+        ("quality.unified.per_face_score", -1.0, r"quality\.unified\.per_face_score has to be a number above 0"),
+        ("quality.unified.weight", 1.0, r"unknown field\(s\) quality\.unified\.weight"),
     ],
 )
 def test_a_bad_card_is_refused_with_the_name_of_the_field(path: str, value: object, complaint: str) -> None:
