@@ -97,7 +97,7 @@ FACES = np.random.default_rng(3).normal(size=(10, DIMENSION))
 
 
 class ReadingExtractor:
-    """Takes `face <number>` for the photo of that face, and anything else for a photo of nobody."""
+    """Takes `face <number>` for the photo of that face, `face <number> <quality>` for a poor one, else for nobody's."""
 
     def __init__(self) -> None:
         self.photos: list[bytes] = []
@@ -109,10 +109,11 @@ class ReadingExtractor:
             raise ContractError("The recogniser returned a vector without a direction.")
         if word != b"face":
             return Refusal(code=RefusalCode.NO_FACE, message="No face.", measurements={"face_score": 0.01})
+        number, _, quality = number.partition(b" ")
         return ExtractedFace(
             template=to_template(FACES[int(number)]),
             model_digest=MODEL,
-            measurements={"face_score": 0.9},
+            measurements={"unified_quality": float(quality or 90.0)},
             box_px=(0.0, 0.0, 1.0, 1.0),
         )
 
@@ -983,6 +984,21 @@ def test_a_bad_image_is_a_refusal_with_its_measurements_and_no_crash(bench: Benc
     (refused,) = bench.ask(bench.request("a house", "d"))
     assert isinstance(refused, ProbeRefused)
     assert (refused.code, refused.measurements) == ("NO_FACE", {"face_score": 0.01})
+
+
+def test_a_photo_too_poor_to_be_enrolled_may_still_be_searched_with(bench: Bench) -> None:
+    answer = answer_of(bench.book("B-1", bench.capture("face 0 10", "a")))
+    assert (answer.outcome, answer.captures[0].code) == (BookingOutcome.NOT_ENROLLED, "QUALITY_TOO_LOW")
+    assert answer.captures[0].measurements == {"unified_quality": 10.0}
+    (issued,) = bench.ask(bench.request("face 0 10", "a"))
+    assert isinstance(issued, CandidateListIssued)
+
+
+def test_a_probe_that_the_policy_finds_too_poor_is_refused_with_rule_and_measurement(bench: Bench) -> None:
+    (refused,) = bench.ask(bench.request("face 0 4", "a"))
+    assert isinstance(refused, ProbeRefused)
+    assert (refused.code, refused.measurements) == ("QUALITY_TOO_LOW", {"unified_quality": 4.0})
+    assert "Policy 2026.1: quality.probe.minimum.unified_quality" in refused.message
 
 
 def test_a_probe_cannot_search_with_the_photo_of_a_booking_or_of_another_probe(bench: Bench) -> None:

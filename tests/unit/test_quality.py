@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from processors.detection import Face
@@ -92,6 +92,7 @@ def test_blur_lowers_sharpness_step_by_step() -> None:
     assert steps[-1] < 0.02 < steps[0]
 
 
+@settings(deadline=None)
 @given(factor=st.floats(0.3, 0.9))
 def test_a_flat_photo_is_not_called_blurred(factor: float) -> None:
     crop = _smooth(_noise(), 2)
@@ -114,6 +115,7 @@ def test_an_upright_frontal_face_has_no_roll_and_no_yaw() -> None:
     assert found["yaw_deg"] == pytest.approx(0.0)
 
 
+@settings(deadline=None)
 @given(st.floats(-60, 60))
 def test_turning_the_photo_turns_the_roll_alone(angle_deg: float) -> None:
     angle = np.radians(angle_deg)
@@ -139,6 +141,7 @@ def test_a_nose_that_sinks_towards_the_mouth_is_a_positive_pitch() -> None:
     assert pitches[0] < level - 10.0 < level + 10.0 < pitches[1]
 
 
+@settings(deadline=None)
 @given(angle_deg=st.floats(-60, 60), size=st.floats(0.2, 20.0))
 def test_neither_turn_nor_size_of_the_photo_changes_yaw_and_pitch(angle_deg: float, size: float) -> None:
     angle = np.radians(angle_deg)
@@ -234,6 +237,7 @@ def test_more_pixels_than_the_model_looks_at_are_no_better() -> None:
 COORDINATE = st.floats(-1e9, 1e9)
 
 
+@settings(deadline=None)
 @given(
     points=st.lists(st.tuples(COORDINATE, COORDINATE), min_size=5, max_size=5),
     widths=st.lists(st.floats(0.0, 1e9), min_size=1, max_size=3),
