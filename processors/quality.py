@@ -47,6 +47,18 @@ _HEAD_BELOW_EYES = 1.9
 _HALF_SHARP = 0.1  # sharpness whose quality is 50
 _TINY = 1e-9
 
+_WORDS = {
+    "unified_quality": "quality {:.0f} of 100",
+    "inter_eye_px": "eyes {:.0f} px apart",
+    "yaw_deg": "head turned {:.0f} degrees",
+    "pitch_deg": "bowed {:.0f}",
+    "roll_deg": "tilted {:.0f}",
+    "sharpness": "sharpness {:.2f}",
+    "underexposed_percent": "{:.0f} % too dark",
+    "overexposed_percent": "{:.0f} % too bright",
+    "cropped_percent": "{:.0f} % beyond the edge",
+}
+
 
 def judge_face_count(faces: Sequence[Face], card: QualityCard) -> Refusal | None:
     """Refuse unless exactly one person is in the photo.
@@ -106,6 +118,11 @@ def unified_quality(found: Mapping[str, float], card: UnifiedQualityCard | None)
         return 100.0 * min(max(found["face_score"], 0.0), 1.0)
     drive = card.bias + card.per_face_score * found["face_score"] + card.per_vector_length * found["vector_length"]
     return 50.0 * (1.0 + math.tanh(drive / 2.0))  # the logistic, in a form that cannot overflow
+
+
+def in_words(found: Mapping[str, float]) -> str:
+    """Return the measurements that a sender can do something about, in one line; empty if nothing was measured."""
+    return ", ".join(text.format(found[name]) for name, text in _WORDS.items() if name in found)
 
 
 def judge_measurements(found: Mapping[str, float], card: QualityCard) -> Refusal | None:

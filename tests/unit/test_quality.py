@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from processors.detection import Face
 from processors.model_card import AlignmentCard, QualityCard, UnifiedQualityCard
-from processors.quality import judge_face_count, judge_measurements, measure_face, unified_quality
+from processors.quality import in_words, judge_face_count, judge_measurements, measure_face, unified_quality
 from processors.refusals import RefusalCode
 
 if TYPE_CHECKING:
@@ -282,3 +282,10 @@ def test_no_measurement_is_a_pixel_or_a_template_g10() -> None:
     found = _measured(_face(), _noise())
     assert all(type(value) is float for value in found.values())
     assert len(found) < 40
+
+
+def test_measurements_are_told_in_words_and_what_is_missing_is_left_out() -> None:
+    found = _measured(_face(), _noise()) | {"unified_quality": 92.3}
+    assert in_words(found).startswith("quality 92 of 100, eyes 40 px apart, head turned 0 degrees, bowed ")
+    assert in_words({"inter_eye_px": 12.4}) == "eyes 12 px apart"
+    assert in_words({"face_count": 0.0}) == ""
