@@ -15,7 +15,7 @@ import numpy as np
 import onnxruntime
 
 from connectors.image_decoder import DecodeLimits, decode_image
-from processors.alignment import scale_of, similarity
+from processors.alignment import mirrored, scale_of, similarity
 from processors.detection import Face, decode_faces
 from processors.extraction import ExtractedFace, Extraction
 from processors.model_card import ColourOrder, Layout, model_digest
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from processors.model_card import ModelCard, ModelInput
 
 _PORTRAIT_FACE_SHARE = 0.55  # of a portrait's side, taken by what the recogniser's crop shows
+_SECOND_LOOK_BOXES = 2.2  # side of the square of a second look, in lengths of the longer side of the face's box
 _DEFAULT_LIMITS = DecodeLimits()
 
 
@@ -48,6 +49,8 @@ class FaceExtractor:
         self.model_digest = model_digest(card)
         self._limits = limits
         self._target = np.array(card.alignment.points_px, dtype=np.float64)
+        centre = card.recipe.centre or (0.0,) * card.recogniser.dimension
+        self._centre = np.array(centre, dtype=np.float64)
         detector, recogniser = card.detector, card.recogniser
         self._detector_outputs = [
             name.format(stride=stride)
@@ -76,12 +79,11 @@ class FaceExtractor:
         refusal = judge_measurements(found, self.card.quality)
         if refusal is not None:
             return refusal
-        vector = self._embed(crop)
-        template = to_template(vector)
-        found["vector_length"] = float(np.linalg.norm(vector))
+        vectors = self._follow_recipe(image, faces[0], crop)
+        found["vector_length"] = float(np.linalg.norm(vectors[0] + self._centre))
         found["unified_quality"] = unified_quality(found, self.card.quality.unified)
         return ExtractedFace(
-            template=template,
+            template=to_template(vectors.sum(axis=0)),
             model_digest=self.model_digest,
             measurements=found,
             box_px=faces[0].box_px,
@@ -123,6 +125,41 @@ class FaceExtractor:
         answers = self._detector.run(self._detector_outputs, fed)
         outputs = dict(zip(self._detector_outputs, answers, strict=True))
         return decode_faces(outputs, self.card.detector, side_px=side, scale=scale)
+
+    def _follow_recipe(self, image: NDArray[np.uint8], face: Face, crop: NDArray[np.uint8]) -> NDArray[np.float64]:
+        """Return the vectors of a face's crops as the recipe wants them, `(n, d)`, that of `crop` first; less the centre.
+
+        Their sum is the direction of the template.
+        """
+        recipe = self.card.recipe
+        crops = [crop]
+        if recipe.second_look_px is not None:
+            points = self._look_again(image, face, recipe.second_look_px)
+            again = None if points is None else _cut(image, points, self._target, len(crop))
+            crops += [] if again is None else [again]
+        if recipe.mirrored:
+            crops += [np.ascontiguousarray(each[:, ::-1]) for each in crops]
+        return np.stack([self._embed(each).astype(np.float64) - self._centre for each in crops])
+
+    def _look_again(self, image: NDArray[np.uint8], face: Face, side: int) -> NDArray[np.float64] | None:
+        """Return the points `(5, 2)` of a face seen anew in a square round its box; None if it is not seen there.
+
+        Every face then has the same size in the square, which detectors place more evenly; the mean of what is found
+        upright and mirrored has no error that prefers a side.
+        """
+        left, top, width, height = face.box_px
+        half = max(width, height) * _SECOND_LOOK_BOXES / 2.0
+        corner = np.array([left + width / 2.0 - half, top + height / 2.0 - half])
+        square = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
+        seen = _cut(image, corner + square * (2.0 * half), square * side, side)
+        if seen is None:
+            return None
+        upright = [each.points_px for each in self._detect(seen, side)[:1]]
+        reversed_ = [
+            mirrored(each.points_px, side) for each in self._detect(np.ascontiguousarray(seen[:, ::-1]), side)[:1]
+        ]
+        found = upright + reversed_
+        return corner + np.mean(found, axis=0) * (2.0 * half / side) if found else None
 
     def _embed(self, crop: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return the recogniser's raw vector `(d,)`; one face a call, so that no batch can change it (G7)."""

@@ -16,7 +16,7 @@ from PIL import Image, ImageFilter
 from connectors.face_extractor import FaceExtractor, _as_input
 from connectors.image_decoder import DecodeLimits
 from processors.extraction import ExtractedFace
-from processors.model_card import ColourOrder, Layout, ModelInput, model_digest, published_threshold
+from processors.model_card import ColourOrder, Layout, ModelInput, RecipeCard, model_digest, published_threshold
 from processors.refusals import Refusal, RefusalCode
 from processors.templates import template_to_bytes
 from schemas.errors import ContractError, IntegrityError
@@ -90,6 +90,45 @@ def test_the_same_bytes_give_the_same_template_whatever_ran_before_and_beside_g7
         assert isinstance(extraction, ExtractedFace)
         assert template_to_bytes(extraction.template) == template_to_bytes(found[name].template)
         assert extraction.measurements == found[name].measurements
+
+
+def _with(assets: Assets, **recipe: object) -> FaceExtractor:
+    return FaceExtractor(dataclasses.replace(assets.card, recipe=RecipeCard(**recipe)), assets.pack_dir)  # type: ignore[arg-type]
+
+
+def _template(extractor: FaceExtractor, photo: bytes) -> ExtractedFace:
+    extraction = extractor.extract(photo)
+    assert isinstance(extraction, ExtractedFace)
+    return extraction
+
+
+def test_a_recipe_with_mirrored_crops_hardly_tells_a_face_from_its_mirror_image(assets: Assets, photos: Photos) -> None:
+    plain, both = _with(assets), _with(assets, mirrored=True)
+    for name in ("A1", "B1", "D1"):
+        mirror_image = _written(_opened(photos[name]).transpose(Image.Transpose.FLIP_LEFT_RIGHT))
+        alike = _cosine(_template(both, photos[name]), _template(both, mirror_image))
+        assert alike > 0.9  # the detector does not see a face and its mirror image quite alike
+        assert alike > _cosine(_template(plain, photos[name]), _template(plain, mirror_image))
+
+
+def test_a_second_look_finds_the_same_face_and_is_another_recipe(assets: Assets, photos: Photos) -> None:
+    once, twice = _with(assets), _with(assets, second_look_px=256)
+    for name in ("A1", "B1", "D1", "F1"):
+        one, two = _template(once, photos[name]), _template(twice, photos[name])
+        assert 0.9 < _cosine(one, two) < 1.0
+        assert one.model_digest != two.model_digest
+        assert one.measurements == two.measurements
+
+
+def test_the_centre_is_taken_from_the_vector_as_the_model_returns_it(assets: Assets, photos: Photos) -> None:
+    plain = _template(_with(assets), photos["B1"])
+    nothing = _template(_with(assets, centre=(0.0,) * 128), photos["B1"])
+    assert template_to_bytes(nothing.template) == template_to_bytes(plain.template)
+    # A vector is some 12 long: what is a thousand times longer drowns it, and a thousandth of it changes nothing.
+    long = tuple(12_000.0 * float(each) for each in plain.template)
+    assert _cosine(_template(_with(assets, centre=long), photos["B1"]), plain) < -0.999
+    short = tuple(0.012 * float(each) for each in plain.template)
+    assert _cosine(_template(_with(assets, centre=short), photos["B1"]), plain) > 0.999
 
 
 def test_size_and_turn_of_the_photo_hardly_matter(
