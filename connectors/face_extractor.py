@@ -127,7 +127,7 @@ class FaceExtractor:
         return decode_faces(outputs, self.card.detector, side_px=side, scale=scale)
 
     def _follow_recipe(self, image: NDArray[np.uint8], face: Face, crop: NDArray[np.uint8]) -> NDArray[np.float64]:
-        """Return the vectors of a face's crops as the recipe wants them, `(n, d)`, that of `crop` first; less the centre.
+        """Return the vectors `(n, d)` of the crops that the recipe wants, less the centre; that of `crop` comes first.
 
         Their sum is the direction of the template.
         """
