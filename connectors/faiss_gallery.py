@@ -4,7 +4,7 @@ The gallery is a handful of immutable segments (`connectors/gallery_segment.py`)
 withdrawn. New templates become a small segment at once; a thread in the background makes large ones of small ones and
 leaves out what was withdrawn. All of it is one frozen state that is replaced as a whole, so a search takes the state
 of its moment and waits for nobody: not for a change, not for a merge. How a search decides:
-`connectors/gallery_search.py`.
+`connectors/gallery_search.py`; how several captures of a person count as one: `connectors/gallery_fusion.py`.
 """
 
 from __future__ import annotations
@@ -21,11 +21,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from connectors import gallery_snapshot
+from connectors.gallery_fusion import shortlist_for, with_fused_scores
 from connectors.gallery_ids import hashes_of, sid_of
 from connectors.gallery_search import READ_ALL, Crew, Piece, Searcher
 from connectors.gallery_segment import merge, segment_of
 from connectors.gallery_snapshot import GalleryState
-from processors.candidates import SearchResult, consolidate
+from processors.candidates import SearchResult, best_of_persons, consolidate
 from processors.quantiser import codebook_for
 from processors.templates import UNIT_TOLERANCE
 from schemas.errors import ContractError
@@ -69,6 +70,7 @@ class FaissGallery:
         model_digest: digest of the pack and recipe whose templates it holds.
         codebook: of the pack's statistics; without one, that of templates of no known direction.
         threads: how many threads a search uses, the caller's among them.
+        fuse_captures: score a person by all captures together, weighted by their quality, and not by the best one.
         sizes: of its segments.
 
     Raises:
@@ -82,9 +84,11 @@ class FaissGallery:
         model_digest: str,
         codebook: Codebook | None = None,
         threads: int = 1,
+        fuse_captures: bool = False,
         sizes: Sizes | None = None,
     ) -> None:
         self.model_digest = model_digest
+        self._fuses = fuse_captures
         self._codebook = codebook or codebook_for(dimension=dimension)
         self._sizes = sizes or Sizes()
         self._crew = Crew(threads)
@@ -247,7 +251,10 @@ class FaissGallery:
         return found.beside
 
     def _search(self, state: GalleryState, template: NDArray[np.float32], length: int, crew: Crew) -> SearchResult:
-        captures = self._searcher.best_captures(state.pieces, state.templates, template, length, crew)
+        wanted = shortlist_for(length) if self._fuses else length
+        captures = self._searcher.best_captures(state.pieces, state.templates, template, wanted, crew)
+        if self._fuses:
+            captures = with_fused_scores(state.pieces, template, best_of_persons(captures, wanted))
         return SearchResult(
             candidates=consolidate(captures, length),
             watermark=state.watermark,

@@ -14,6 +14,7 @@ from uuid import UUID
 
 import numpy as np
 
+from processors.fusion import QUALITY_STEPS, quality_steps
 from schemas.errors import ContractError
 from schemas.keys import booking_key
 
@@ -29,8 +30,8 @@ _END_OF_NUMBER, _END_OF_ROW = b"\xff", b"\xfe"
 _ROWS_A_BLOCK = 16
 _TEXT_CHUNK_ROWS = 1 << 16
 _SYNTHETIC = 0x80
-_QUALITY_STEPS = 0x7F
-_SID, _BOOKING = "sid:", "booking:"
+SID_PERSON, _BOOKING = "sid:", "booking:"
+"""What the names of persons begin with: a number of the state's, or the booking itself."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +54,7 @@ class Identity:
     @property
     def person(self) -> str:
         """The state's person, else the booking itself."""
-        return _SID + self.sid if self.sid else _BOOKING + self.booking
+        return SID_PERSON + self.sid if self.sid else _BOOKING + self.booking
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -91,8 +92,13 @@ class Identities:
             sid=sid,
             capture_id=UUID(bytes=self.captures[row].tobytes()),
             synthetic=facts >= _SYNTHETIC,
-            quality=(facts & _QUALITY_STEPS) / _QUALITY_STEPS,
+            quality=(facts & QUALITY_STEPS) / QUALITY_STEPS,
         )
+
+    def quality_steps(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Return the qualities of some rows in steps of 1 / 127."""
+        steps: NDArray[np.uint8] = self.facts[rows] & np.uint8(QUALITY_STEPS)
+        return steps
 
     def rows_of_bookings(self, bookings: Sequence[str], hashes: NDArray[np.uint32]) -> Iterator[tuple[str, int]]:
         """Yield the rows of some bookings, each with its booking; `hashes` are theirs."""
@@ -134,8 +140,8 @@ def sid_of(enrolled: EnrolledTemplate) -> str:
         ContractError: the person is neither.
     """
     person = enrolled.person
-    if person.startswith(_SID) and person != _SID:
-        return person[len(_SID) :]
+    if person.startswith(SID_PERSON) and person != SID_PERSON:
+        return person[len(SID_PERSON) :]
     if person == f"{_BOOKING}{booking_key(enrolled.ori, enrolled.booking_number)}":
         return ""
     raise ContractError("A template belongs to a SID or to its own booking; this one names another person.")
@@ -261,5 +267,4 @@ def _equal(ascending: NDArray[np.uint32], wanted: NDArray[np.uint32]) -> Iterato
 
 
 def _facts(enrolled: EnrolledTemplate) -> int:
-    quality = round(min(max(enrolled.quality, 0.0), 1.0) * _QUALITY_STEPS)
-    return (_SYNTHETIC if enrolled.synthetic else 0) | quality
+    return (_SYNTHETIC if enrolled.synthetic else 0) | quality_steps(enrolled.quality)

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from schemas.records import LogRecord
 
 REQUEST_TIMEOUT_S = 10.0
+DELIVERY_TIMEOUT_S = 30.0
+"""For so long no record may come of what Kafka says it has."""
 SETTLE_POLL_S = 0.1
 _SETTLING = frozenset({KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE})
 """What a cluster answers for a moment after a broker came or went."""
@@ -150,7 +152,7 @@ class KafkaLog:
             TransientError: Kafka does not deliver.
         """
         tail = self.tail({(topic, partition): start})
-        deadline = time.monotonic() + REQUEST_TIMEOUT_S
+        deadline = time.monotonic() + DELIVERY_TIMEOUT_S
         try:
             position = start
             while position < stop:
@@ -163,6 +165,6 @@ class KafkaLog:
                         yield record
                 position = max(position, tail.passed().get((topic, partition), 0))
                 if records:
-                    deadline = time.monotonic() + REQUEST_TIMEOUT_S
+                    deadline = time.monotonic() + DELIVERY_TIMEOUT_S
         finally:
             tail.close()

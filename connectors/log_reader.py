@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 ASK_TIMEOUT_S = 10.0
+DELIVERY_TIMEOUT_S = 60.0
+"""For so long nothing may come of what Kafka says it has, when everything is read."""
 EVERY_RECORD = {"isolation.level": "read_uncommitted"}
 """What a client needs to see records of open and aborted transactions, and partition ends behind them."""
 READ_RECORDS = 2000
@@ -212,7 +214,7 @@ def read_everything(config: Mapping[str, Any], topics: Collection[str]) -> Itera
         ends = {place: held.high for place, held in _ask_bounds(consumer, topics).items()}
         consumer.assign([TopicPartition(topic, partition, OFFSET_BEGINNING) for topic, partition in ends])
         while ends:
-            message = consumer.poll(ASK_TIMEOUT_S)
+            message = consumer.poll(DELIVERY_TIMEOUT_S)
             if message is None:
                 raise TransientError(f"Kafka did not deliver all of {', '.join(sorted({topic for topic, _ in ends}))}.")
             error = message.error()

@@ -24,7 +24,7 @@ from infra import assets, clickhouse
 from infra.data_folder import DataFolder
 from processors.access import Directory
 from processors.model_card import model_digest, published_threshold
-from processors.policy import parse_policy
+from processors.policy import Consolidation, parse_policy
 from processors.quantiser import codebook_for
 from schemas.codec import decode_for
 from schemas.errors import ContractError, IntegrityError, UsageError
@@ -165,6 +165,7 @@ def generation(settings: Settings, faces: FaceExtractor, topic: str) -> Generati
             model_digest=model_digest(faces.card),
             codebook=codebook_for(dimension=dimension, statistics=faces.card.statistics),
             threads=settings.search_threads,
+            fuse_captures=policy(settings).consolidation is Consolidation.FUSED_CAPTURES,
         ),
         extractor=faces,
         dimension=dimension,

@@ -7,6 +7,7 @@ a policy file is refused, so that a rule nobody evaluates cannot look as if it h
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,15 @@ if TYPE_CHECKING:
 
     from processors.access import Directory, User
     from schemas.events import ProbeSubmitted
+
+
+class Consolidation(StrEnum):
+    """What a person's place in a list rests on."""
+
+    BEST_CAPTURE = "BEST_CAPTURE"
+    """The capture that is most similar to the probe."""
+    FUSED_CAPTURES = "FUSED_CAPTURES"
+    """All captures of the person together, weighted by their quality."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +51,7 @@ class Policy:
     minimum_reason_text_characters: int
     minimum_candidates: int
     maximum_candidates: int
+    consolidation: Consolidation
     maximum_audit_lag_s: int
     """How far the audit trail may be behind before searches stop."""
 
@@ -62,6 +73,7 @@ def parse_policy(document: Mapping[str, Any]) -> Policy:
             "minimum_reason_text_characters",
             "minimum_candidates",
             "maximum_candidates",
+            "consolidation",
         },
         "enrolment": {"sources"},
         "audit": {"maximum_lag_s"},
@@ -84,6 +96,7 @@ def parse_policy(document: Mapping[str, Any]) -> Policy:
         minimum_reason_text_characters=_count(probes["minimum_reason_text_characters"]),
         minimum_candidates=_count(probes["minimum_candidates"]),
         maximum_candidates=_count(probes["maximum_candidates"]),
+        consolidation=_consolidation(probes["consolidation"]),
         maximum_audit_lag_s=_count(document["audit"]["maximum_lag_s"]),
     )
     if policy.sources & set(policy.prohibited_sources):
@@ -112,6 +125,12 @@ def _glossary(value: Any) -> Mapping[str, str]:
     if not isinstance(value, dict) or not value:
         raise ContractError("Policy: a table must hold at least one entry.")
     return MappingProxyType({_word(name): _word(text) for name, text in value.items()})
+
+
+def _consolidation(value: Any) -> Consolidation:
+    if value not in list(Consolidation):
+        raise ContractError(f"Policy: consolidation is one of {', '.join(Consolidation)}.")
+    return Consolidation(value)
 
 
 def _count(value: Any) -> int:

@@ -309,6 +309,7 @@ def _enrolled(record: LogRecord, fields: Mapping[str, Any], templates: NDArray[n
             capture_id=UUID(capture["capture_id"]),
             synthetic=synthetic,
             template=template,
+            quality=capture["quality"],
         )
         for capture, template in zip(fields["captures"], templates, strict=True)
     )
@@ -361,6 +362,7 @@ def _templates(generation: Generation, event: TemplatesEnrolled) -> tuple[Enroll
             capture_id=capture.capture_id,
             synthetic=event.synthetic,
             template=template_from_bytes(capture.template, dimension=generation.dimension),
+            quality=capture.quality,
         )
         for capture in event.captures
     )

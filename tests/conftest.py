@@ -1,7 +1,7 @@
 """What every test may use.
 
 One broker for the whole session, the embedded one unless LEADSTREAM_TEST_BROKER=apache, and the pinned assets, fetched
-once into the cache that every run of the tests uses.
+once into the cache that every run of the tests uses. And what property tests never judge: how quick the machine is.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import os
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from infra.assets import Assets, fetch
 from infra.brokers import KINDS, Broker, Kind, make_broker
@@ -18,6 +19,10 @@ from infra.settings import load_settings
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+# Without these, Hypothesis fails an example that takes more than 200 ms, and a test whose examples are slow to draw.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 
 @pytest.fixture(scope="session")

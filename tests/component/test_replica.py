@@ -153,6 +153,18 @@ def test_what_is_enrolled_can_be_found_and_what_is_withdrawn_cannot(bench: Bench
     assert bench.searchable() == {"B-2": 1}
 
 
+@pytest.mark.parametrize("many", [1, 3])
+def test_the_quality_of_a_capture_is_kept_for_the_fusion_of_its_person(bench: Bench, many: int) -> None:
+    shown = tuple(
+        EnrolledCapture(capture_id=uuid_named(str(n)), template=template_to_bytes(FACES[n]), quality=(0.0, 0.5, 1.0)[n])
+        for n in range(many)
+    )
+    bench.apply(gallery_record(0, 10, 0, captures=shown))
+    (piece,) = bench.gallery.state.pieces
+    kept = {identity.capture_id: identity.quality for identity in map(piece.segment.ids.__getitem__, range(many))}
+    assert kept == {each.capture_id: pytest.approx(each.quality, abs=0.5 / 127) for each in shown}
+
+
 @pytest.mark.parametrize("size", [1, 2, 3, 5])
 def test_a_late_repeat_of_an_enrolment_never_brings_a_withdrawn_booking_back(bench: Bench, size: int) -> None:
     log = [

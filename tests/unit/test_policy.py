@@ -362,6 +362,7 @@ def test_a_table_of_rules_that_is_empty_or_no_table_is_refused(table: str, key: 
         ("probes", "minimum_reason_text_characters"),
         ("probes", "minimum_candidates"),
         ("probes", "maximum_candidates"),
+        ("probes", "consolidation"),
         ("audit", "maximum_lag_s"),
     ],
 )
