@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from processors.candidates import SCORE_DECIMALS
-from processors.scoring import person_scores, score_matrix
+from processors.scoring import joined_captures, person_scores, score_matrix
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -132,22 +132,22 @@ def search(
     trial: Trial, templates: Templates, persons: Rows, card: ModelCard, fusion: Fusion
 ) -> tuple[MatedSearches, NonMatedSearches]:
     """Search a trial's gallery with each of its probes; `persons` is the person's number for each photo `(n,)`."""
-    gallery, usable = templates.values[trial.enrolled], templates.usable[trial.enrolled]
-    there = templates.usable
+    captures, there = templates.values[trial.enrolled], templates.usable[trial.enrolled]
+    gallery, usable = joined_captures(captures, there, templates.qualities[trial.enrolled], fusion)
 
     def scored(probes: Rows) -> Floats:
-        found = person_scores(templates.values[probes], gallery, usable, card, fusion)
+        found = person_scores(templates.values[probes], gallery, usable, card)
         return np.round(found, SCORE_DECIMALS)
 
     scores, ranks = np.full(len(trial.mated), -np.inf), np.zeros(len(trial.mated), dtype=np.int64)
-    for part in _blocks(np.flatnonzero(there[trial.mated])):
+    for part in _blocks(np.flatnonzero(templates.usable[trial.mated])):
         found = scored(trial.mated[part])
         mate = np.take_along_axis(found, trial.mates[part][:, np.newaxis], axis=1)
         at_least = (found >= mate).sum(axis=1)  # the mate itself is one of them
         scores[part] = mate[:, 0]
         ranks[part] = np.where(np.isfinite(mate[:, 0]), at_least, 0)
     best = np.full(len(trial.non_mated), -np.inf)
-    for part in _blocks(np.flatnonzero(there[trial.non_mated])):
+    for part in _blocks(np.flatnonzero(templates.usable[trial.non_mated])):
         best[part] = scored(trial.non_mated[part]).max(axis=1)
     return (
         MatedSearches(photos=trial.mated, persons=persons[trial.mated], scores=scores, ranks=ranks),

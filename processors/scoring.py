@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from processors.fusion import fused_template, quality_steps
 from processors.templates import to_template
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ class Fusion(StrEnum):
     """The capture that scores highest."""
     MEAN = "mean"
     """One template: the mean of the captures', at unit length again."""
+    FUSED = "fused"
+    """One template: the mean weighted by the quality of each capture (`processors/fusion.py`)."""
 
 
 def score_matrix(probes: NDArray[np.float32], enrolled: NDArray[np.float32], card: ModelCard) -> Scores:
@@ -48,24 +51,37 @@ def person_scores(
     captures: NDArray[np.float32],
     usable: NDArray[np.bool_],
     card: ModelCard,
-    fusion: Fusion,
 ) -> Scores:
-    """Return `(p, g)` scores of `(p, d)` probes with g persons of n captures each.
+    """Return `(p, g)` scores of `(p, d)` probes with g persons by the best of n captures each.
 
     `captures` is `(g, n, d)`, `usable` `(g, n)`: where it is false there is no template, and a person without any
     scores -inf, as somebody who is not in the gallery.
     """
     persons, each, dimension = captures.shape
-    scores = np.full((len(probes), persons), -np.inf)
-    there = usable.any(axis=1)
-    if not there.any():
-        return scores
-    if fusion is Fusion.MEAN:
-        summed = np.einsum("gnd,gn->gd", captures[there].astype(np.float64), usable[there].astype(np.float64))
-        scores[:, there] = score_matrix(probes, to_template(summed), card)
-        return scores
     flat = usable.reshape(-1)
-    single = np.full((len(probes), persons * each), -np.inf)
-    single[:, flat] = score_matrix(probes, captures.reshape(-1, dimension)[flat], card)
-    best: Scores = single.reshape(len(probes), persons, each).max(axis=2)
+    scores = np.full((len(probes), persons * each), -np.inf)
+    if flat.any():
+        scores[:, flat] = score_matrix(probes, captures.reshape(-1, dimension)[flat], card)
+    best: Scores = scores.reshape(len(probes), persons, each).max(axis=2)
     return best
+
+
+def joined_captures(
+    captures: NDArray[np.float32], usable: NDArray[np.bool_], qualities: Scores, fusion: Fusion
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Return the captures that speak for each person: all of them, or the one template that they become.
+
+    `captures` is `(g, n, d)`, `usable` and `qualities` `(g, n)`; what comes back goes into `person_scores`.
+    """
+    if fusion is Fusion.BEST:
+        return captures, usable
+    there: NDArray[np.bool_] = np.asarray(usable.any(axis=1))
+    joined = np.zeros((len(captures), 1, captures.shape[2]), dtype=np.float32)
+    for person in np.flatnonzero(there).tolist():
+        own = np.flatnonzero(usable[person])
+        if fusion is Fusion.MEAN:
+            joined[person] = to_template(captures[person, own].astype(np.float64).mean(axis=0))
+        else:
+            steps = np.array([quality_steps(quality) for quality in qualities[person, own].tolist()])
+            joined[person] = fused_template(captures[person, own].astype(np.float16), steps)
+    return joined, there[:, np.newaxis]

@@ -10,12 +10,14 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from infra import wiring
 from infra.commands.common import Data, Json, err, out, print_json, say, table
 from infra.evaluation import Evaluation
 from infra.evaluation_tables import listings
 from infra.extracting import cores, find_recipe
 from infra.labelled_set import read_labelled_set
 from infra.settings import load_settings
+from processors.policy import Consolidation
 from processors.scoring import Fusion
 
 if TYPE_CHECKING:
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     from rich.progress import Task
 
     from infra.evaluation import Tell
+
+_CONSOLIDATIONS = {Consolidation.BEST_CAPTURE: Fusion.BEST, Consolidation.FUSED_CAPTURES: Fusion.FUSED}
 
 
 def evaluate(
@@ -42,7 +46,10 @@ def evaluate(
         list[str] | None,
         typer.Option(help="Name of a shipped model card, or the file of one; the first is compared with the others."),
     ] = None,
-    fusion: Annotated[Fusion, typer.Option(help="How several photos of a person become one score.")] = Fusion.BEST,
+    fusion: Annotated[
+        Fusion | None,
+        typer.Option(help="How several photos of a person become one score; default: as the policy says."),
+    ] = None,
     resamples: Annotated[int, typer.Option(help="Resamplings of persons behind an interval.", min=100)] = 1000,
     report: Annotated[Path | None, typer.Option(help="Folder for report.html and the plots.")] = None,
     data: Data = None,
@@ -61,7 +68,7 @@ def evaluate(
             enrol=enrol,
             draws=draws,
             seed=seed,
-            fusion=fusion,
+            fusion=fusion or _CONSOLIDATIONS[wiring.policy(settings).consolidation],
             replicates=resamples,
             processes=cores(),
         ).run(progress)
