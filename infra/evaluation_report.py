@@ -29,6 +29,18 @@ _SIZE_IN = (7.0, 4.6)
 _DPI = 130
 
 
+def make_folder(folder: Path) -> None:
+    """Make the folder of a report.
+
+    Raises:
+        UsageError: it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"The folder {folder} cannot be made: {error.strerror}.") from None
+
+
 def write_report(outcome: Outcome, folder: Path) -> Path:
     """Write the page and the plots into a folder; return the path of the page.
 
@@ -37,7 +49,6 @@ def write_report(outcome: Outcome, folder: Path) -> Path:
     """
     report = outcome.report
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         _draw_det(outcome.curves, f"{report['open_set']['gallery_persons']} persons enrolled", folder / DET)
         _draw_discard(outcome.curves, folder / DISCARD)
         page = string.Template(files(infra).joinpath(_TEMPLATE).read_text(encoding="utf-8")).substitute(

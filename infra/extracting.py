@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 
 UNREADABLE = "UNREADABLE"
 """A file that the disk does not give; beside the codes of `processors/refusals.py`."""
-_QUALITY = "face_score"
 _PHOTOS_A_TASK = 4
 _LIMITS = DecodeLimits()
 
@@ -84,14 +83,14 @@ def find_recipe(wanted: str | None, settings: Settings) -> Recipe:
         if not path.is_file():
             known = ", ".join(shipped)
             raise UsageError(f"There is no recipe {wanted!r}: name one of {known}, or the file of a model card.")
+    name = wanted or path.stem
     card = assets.load_card(path)
     files = (card.detector.file, card.recogniser.file)
     if all((path.parent / file).is_file() for file in files):
-        return Recipe(name=path.stem, card=card, pack_dir=path.parent)
+        return Recipe(name=name, card=card, pack_dir=path.parent)
     # A card beside no models of its own is another way to use the default pack.
-    return Recipe(
-        name=path.stem, card=card, pack_dir=assets.fetch(settings.assets, lambda _: None, samples=False).pack_dir
-    )
+    pack = assets.fetch(settings.assets, lambda _: None, samples=False).pack_dir
+    return Recipe(name=name, card=card, pack_dir=pack)
 
 
 def extract_photos(
@@ -163,7 +162,12 @@ def _extract(path: Path) -> _Found:
     extraction = _extractor.extract(photo)
     if isinstance(extraction, Refusal):
         return _Found(digest, extraction.code, np.nan, None)
-    return _Found(digest, None, extraction.measurements[_QUALITY], extraction.template)
+    return _Found(digest, None, _quality(extraction.measurements), extraction.template)
+
+
+def _quality(found: Mapping[str, float]) -> float:
+    """Return the quality with which a capture would be enrolled (`processors/enrolment.py`)."""
+    return found["face_score"]
 
 
 def cores() -> int:

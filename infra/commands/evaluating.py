@@ -56,6 +56,11 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Measure accuracy on a labelled set, with the code that enrols and searches (docs/evaluation.md)."""
+    if report is not None:
+        # Drawing needs a large library that nothing else does. What is wrong with the folder is said before the work.
+        from infra.evaluation_report import make_folder, write_report  # noqa: PLC0415
+
+        make_folder(report)
     settings = load_settings(data)
     labelled = read_labelled_set(folder, pattern=pattern, groups=groups)
     for warning in labelled.warnings:
@@ -78,9 +83,6 @@ def evaluate(
         took = part["seconds"]
         say(f"{part['recipe']}: extracted in {took['extraction']} s, measured in {took['measuring']} s")
     if report is not None:
-        # Drawing needs a large library that nothing else does.
-        from infra.evaluation_report import write_report  # noqa: PLC0415
-
         say(f"report: {write_report(outcome, report)}")
     if as_json:
         print_json(outcome.report)

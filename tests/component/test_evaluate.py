@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from infra.cli import DONE, USAGE, run
+from infra.assets import DEFAULT_CARD
+from infra.cli import DONE, REFUSED, USAGE, run
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,6 +33,11 @@ def folder(assets: Assets, tmp_path: Path) -> Path:
     (tmp_path / "set" / "B" / "4.jpg").symlink_to(tmp_path / "gone.jpg")
     (tmp_path / "set" / "groups.csv").write_text("person,letters\nA,early\nB,early\nC,early\nD,late\nX,late\n")
     return tmp_path / "set"
+
+
+def _unwrapped(text: str) -> str:
+    """Undo what the width of the terminal does to a line."""
+    return " ".join(text.split())
 
 
 def test_one_document_and_one_page_with_two_recipes_and_groups(
@@ -67,8 +73,8 @@ def test_one_document_and_one_page_with_two_recipes_and_groups(
         ("early", 3),
         ("late", 1),
     ]
-    assert "1 person of groups.csv without photos, left out: X." in said.err
-    assert "2 persons without a row in groups.csv" in said.err
+    assert "1 person of groups.csv without photos, left out: X." in _unwrapped(said.err)
+    assert "2 persons without a row in groups.csv" in _unwrapped(said.err)
 
     page = (tmp_path / "report" / "report.html").read_text(encoding="utf-8")
     assert "Investigative lead only." in page
@@ -93,6 +99,30 @@ def test_what_cannot_be_measured_is_a_usage_error_with_a_way_out(
 ) -> None:
     assert run(["evaluate", str(folder), *arguments]) == USAGE
     said = capfd.readouterr()
-    assert expected in said.err
+    assert expected in _unwrapped(said.err)
     assert "Traceback" not in said.err
     assert said.out == ""
+
+
+def test_a_report_that_cannot_be_written_is_said_before_the_work(
+    folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "report").write_bytes(b"")
+    assert run(["evaluate", str(folder), "--report", str(tmp_path / "report")]) == USAGE
+    assert "cannot be made" in _unwrapped(capfd.readouterr().err)
+
+
+def test_a_card_of_ones_own_runs_with_the_default_models_and_a_broken_one_is_refused(
+    folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    card = tmp_path / "strict.toml"
+    shipped = DEFAULT_CARD.read_text(encoding="utf-8")
+    card.write_text(shipped.replace("min_inter_eye_px = 18.0", "min_inter_eye_px = 1800.0"), encoding="utf-8")
+    command = ["evaluate", str(folder), "--draws", "1", "--resamples", "100", "--recipe", str(card)]
+    assert run([*command, "--json"]) == DONE
+    report = json.loads(capfd.readouterr().out)
+    assert report["failures"] == {"FACE_TOO_SMALL": 11, "UNDECODABLE": 1, "UNREADABLE": 1}
+    assert (report["rank_1"], report["fnir_at_fpir_0.01"], report["tar_at_far_1e-3"]) == (0.0, 1.0, 0.0)
+    card.write_text(shipped.replace("dimension = 128", "dimension = 12"), encoding="utf-8")
+    assert run(command) == REFUSED
+    assert "CONTRACT:" in capfd.readouterr().err
