@@ -402,6 +402,7 @@ def _compared(new: _Measured, baseline: _Measured) -> Report:
             "ratio_interval": rates.paired_ratio(values, old_values),
             "difference": rate - old_rate,
             "difference_interval": rates.paired_difference(values, old_values),
+            "few_events": any(name in each.report["few_events"] for each in (new, baseline)),
         }
     return {"recipe": new.report["recipe"], "baseline": baseline.report["recipe"], "errors": table}
 
@@ -416,9 +417,9 @@ def _repeated_photos(digests: Sequence[bytes], persons: Rows) -> list[str]:
     across = sum(len(set(of)) > 1 for of in whose.values())
     warnings = []
     if within:
-        warnings.append(f"{within} photos are copies of another one of the same person; the rates flatter.")
+        warnings.append(f"Copies of another photo of the same person: {within}; the rates flatter.")
     if across:
-        warnings.append(f"{across} photos stand in the folders of several persons; the labels are wrong there.")
+        warnings.append(f"Photos that stand in the folders of several persons: {across}; labels are wrong there.")
     return warnings
 
 

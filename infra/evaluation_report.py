@@ -74,9 +74,9 @@ def _draw_det(curves: Sequence[Curves], subtitle: str, path: Path) -> None:
     axes = figure.add_subplot()
     for each in curves:
         axes.plot(each.fpir, each.fnir, label=each.recipe, drawstyle="steps-post")
-    axes.set(
-        xlabel="FPIR", ylabel="FNIR", xscale="log", yscale="log", title=f"Open-set identification error, {subtitle}"
-    )
+    axes.set(xlabel="FPIR", ylabel="FNIR", title=f"Open-set identification error, {subtitle}")
+    if any((each.fpir > 0.0).any() and (each.fnir > 0.0).any() for each in curves):
+        axes.set(xscale="log", yscale="log")
     axes.grid(visible=True, which="both", alpha=0.3)
     axes.legend()
     figure.savefig(path)

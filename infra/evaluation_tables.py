@@ -79,17 +79,21 @@ def _groups(recipe: str, kind: str, rows: Sequence[dict[str, Any]]) -> Listing:
     for row in rows:
         counts = (row["group"], str(row["persons"]), str(row["images"]))
         for name, point in row["at_fpir"].items():
-            table.append((*counts, f"{float(name):.1%}", *_cells(point["fnir"]), *_cells(point["fpir"])))
-        table.append((*counts, "failure to enrol", *_cells(row["failure_to_enrol"]), "", "", ""))
-    columns = ("group", "persons", "photos", "FPIR of all", "FNIR", "interval", "events", "FPIR", "interval", "events")
-    return Listing(
-        title=f"{recipe}, by {kind}: rates at the thresholds that hold for all; * {FEW}", columns=columns, rows=table
-    )
+            at = f"at FPIR {float(name):.1%} of all"
+            table.append((*counts, f"FNIR {at}", *_cells(point["fnir"])))
+            table.append((*counts, f"FPIR {at}", *_cells(point["fpir"])))
+        table.append((*counts, "failure to enrol", *_cells(row["failure_to_enrol"])))
+    columns = ("group", "persons", "photos", "measure", "rate", f"{CONFIDENCE:.0%} interval", "events")
+    title = f"{recipe} by {kind}, at the thresholds that hold for all (* {FEW})"
+    return Listing(title=title, columns=columns, rows=table)
 
 
 def _cells(cell: dict[str, Any]) -> tuple[str, str, str]:
-    star = "*" if cell["few_events"] else ""
-    return _rate(cell["rate"]), _interval(cell["interval"]), f"{cell['photos']}{star}"
+    return _rate(cell["rate"]), _interval(cell["interval"]), f"{cell['photos']}{_star(cell)}"
+
+
+def _star(cell: dict[str, Any]) -> str:
+    return " *" if cell["few_events"] else ""
 
 
 def _comparison(comparison: dict[str, Any]) -> Listing:
@@ -98,7 +102,7 @@ def _comparison(comparison: dict[str, Any]) -> Listing:
         ratio = "" if error["ratio"] is None else f"{error['ratio']:.3f}"
         rows.append(
             (
-                name.replace("_", " "),
+                name.replace("_", " ") + _star(error),
                 _rate(error["baseline"]),
                 _rate(error["recipe"]),
                 ratio,
@@ -108,7 +112,7 @@ def _comparison(comparison: dict[str, Any]) -> Listing:
             )
         )
     columns = ("error rate", "baseline", "recipe", "ratio", "interval", "difference", "interval")
-    title = f"{comparison['recipe']} against {comparison['baseline']}, the same persons in every resampling"
+    title = f"{comparison['recipe']} against {comparison['baseline']}, the same persons in every resampling (* {FEW})"
     return Listing(title=title, columns=columns, rows=rows)
 
 
