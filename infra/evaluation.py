@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections import Counter
@@ -81,11 +82,11 @@ class Evaluation:
 
     labelled: LabelledSet
     recipes: Sequence[Recipe]
-    """The first is the baseline of the others."""
+    """With `fusions`, each recipe with each fusion is measured; the first of all is the baseline of the others."""
     enrol: int
     draws: int
     seed: int
-    fusion: Fusion
+    fusions: Sequence[Fusion]
     replicates: int
     processes: int
 
@@ -110,7 +111,7 @@ class Evaluation:
         }
         extractions: dict[object, Extracted] = {}
         measured = []
-        for recipe in self.recipes:
+        for recipe, fusion in itertools.product(self.recipes, self.fusions):
             started = time.perf_counter()
             same = (model_digest(recipe.card), recipe.card.quality)  # what decides on a template, or that there is none
             if same not in extractions:
@@ -118,7 +119,8 @@ class Evaluation:
             took_s = time.perf_counter() - started
             part = _Measuring(
                 recipe=recipe,
-                fusion=self.fusion,
+                fusion=fusion,
+                name=recipe.name if len(self.fusions) == 1 else f"{recipe.name}, {fusion}",
                 extracted=extractions[same],
                 draws=draws,
                 persons=persons,
@@ -142,7 +144,6 @@ class Evaluation:
                     "images": len(photos),
                     "persons_never_enrolled": too_few,
                     "enrol": self.enrol,
-                    "fusion": self.fusion.value,
                     "draws": self.draws,
                     "seed": self.seed,
                     "bootstrap_replicates": self.replicates,
@@ -169,6 +170,8 @@ class _Measuring:
 
     recipe: Recipe
     fusion: Fusion
+    name: str
+    """Of the recipe, and of the fusion where several are measured."""
     extracted: Extracted
     draws: Sequence[Draw]
     persons: Rows
@@ -188,7 +191,8 @@ class _Measuring:
         failures = self._failures(top)
         thresholds = {name: point["threshold"] for name, point in open_set["at_fpir"].items()}
         report: Report = {
-            "recipe": self.recipe.name,
+            "recipe": self.name,
+            "fusion": self.fusion.value,
             "model_digest": model_digest(self.recipe.card),
             **top,
             "closed_set": closed_set,
@@ -205,7 +209,7 @@ class _Measuring:
 
     def _searched(self) -> tuple[MatedSearches, MatedSearches, NonMatedSearches]:
         closed, mated, non_mated = [], [], []
-        what = f"searching, {self.recipe.name}"
+        what = f"searching, {self.name}"
         for number, draw in enumerate(self.draws):
             self.progress(what, number, len(self.draws))
             for trial in (draw.closed_set, draw.open_set):
@@ -219,7 +223,7 @@ class _Measuring:
         return rates.pool_mated(closed), rates.pool_mated(mated), rates.pool_non_mated(non_mated)
 
     def _verified(self) -> Verification:
-        what = f"comparing pairs, {self.recipe.name}"
+        what = f"comparing pairs, {self.name}"
         self.progress(what, 0, 1)
         pairs = rates.verify_pairs(
             self.extracted.templates, self.persons, self.recipe.card, highest_far=max(FARS.values())
@@ -387,7 +391,7 @@ class _Measuring:
             left = rates.error_versus_discard(
                 pairs.mated_qualities, pairs.mated_scores < threshold, shares=DISCARDED_SHARES
             )
-        return Curves(recipe=self.recipe.name, fpir=fpir, fnir=fnir, discarded=DISCARDED_SHARES, false_non_match=left)
+        return Curves(recipe=self.name, fpir=fpir, fnir=fnir, discarded=DISCARDED_SHARES, false_non_match=left)
 
 
 def _compared(new: _Measured, baseline: _Measured) -> Report:

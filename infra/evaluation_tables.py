@@ -59,7 +59,7 @@ def _rates(part: dict[str, Any], report: dict[str, Any]) -> Listing:
     rows.append(_row(part, "failure_to_enrol", "failure to enrol", part["failure_to_enrol"], ("", "", "")))
     title = (
         f"{part['recipe']}: {report['persons']} persons, {report['images']} photos, "
-        f"{report['enrol']} enrolled a person ({report['fusion']}), {report['draws']} draws"
+        f"{report['enrol']} enrolled a person ({part['fusion']}), {report['draws']} draws"
     )
     interval = f"{CONFIDENCE:.0%} interval"
     return Listing(

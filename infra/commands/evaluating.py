@@ -47,7 +47,7 @@ def evaluate(
         typer.Option(help="Name of a shipped model card, or the file of one; the first is compared with the others."),
     ] = None,
     fusion: Annotated[
-        Fusion | None,
+        list[Fusion] | None,
         typer.Option(help="How several photos of a person become one score; default: as the policy says."),
     ] = None,
     resamples: Annotated[int, typer.Option(help="Resamplings of persons behind an interval.", min=100)] = 1000,
@@ -73,7 +73,7 @@ def evaluate(
             enrol=enrol,
             draws=draws,
             seed=seed,
-            fusion=fusion or _CONSOLIDATIONS[wiring.policy(settings).consolidation],
+            fusions=fusion or [_CONSOLIDATIONS[wiring.policy(settings).consolidation]],
             replicates=resamples,
             processes=cores(),
         ).run(progress)

@@ -49,6 +49,7 @@ def _measured(
     return _Measuring(
         recipe=RECIPE,
         fusion=Fusion.FUSED,
+        name="plain",
         extracted=extracted,
         draws=draw_trials(labels, [str(row) for row in range(count)], enrol=enrol, count=4, seed=0),
         persons=persons,
@@ -60,7 +61,7 @@ def _measured(
 
 def _whole(part: _Measured) -> dict[str, Any]:
     report: dict[str, Any] = _cleaned(
-        {"persons": 1, "images": 1, "enrol": 1, "fusion": "fused", "draws": 4, "recipes": [part.report]}
+        {"persons": 1, "images": 1, "enrol": 1, "draws": 4, "recipes": [part.report]}
         | {"comparisons": [_compared(part, part)]}
     )
     json.dumps(report, allow_nan=False)
