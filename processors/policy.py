@@ -1,5 +1,7 @@
 """The policy as frozen values and pure rules: who may search, for what, with which image (G3, G4).
 
+What it asks of the quality of a photo is in `processors/quality_rules.py`.
+
 Gender, age, race and citizenship are not factors: no request carries them and no rule can name them; an unknown key in
 a policy file is refused, so that a rule nobody evaluates cannot look as if it held.
 """
@@ -12,6 +14,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from processors.access import Standing
+from processors.quality_rules import QualityRules, Use, parse_quality_rules
 from processors.refusals import Refusal, RefusalCode
 from schemas.errors import ContractError
 
@@ -54,6 +57,8 @@ class Policy:
     consolidation: Consolidation
     maximum_audit_lag_s: int
     """How far the audit trail may be behind before searches stop."""
+    enrolment_quality: QualityRules
+    probe_quality: QualityRules
 
 
 def parse_policy(document: Mapping[str, Any]) -> Policy:
@@ -63,7 +68,7 @@ def parse_policy(document: Mapping[str, Any]) -> Policy:
         ContractError: a key is missing, unknown or of the wrong kind.
     """
     expected = {
-        "": {"version", "users", "probes", "enrolment", "audit"},
+        "": {"version", "users", "probes", "enrolment", "audit", "quality"},
         "users": {"roles", "courses", "agreements"},
         "probes": {
             "reasons",
@@ -77,6 +82,7 @@ def parse_policy(document: Mapping[str, Any]) -> Policy:
         },
         "enrolment": {"sources"},
         "audit": {"maximum_lag_s"},
+        "quality": {str(use) for use in Use},
     }
     for table, keys in expected.items():
         found = document.get(table) if table else document
@@ -98,6 +104,8 @@ def parse_policy(document: Mapping[str, Any]) -> Policy:
         maximum_candidates=_count(probes["maximum_candidates"]),
         consolidation=_consolidation(probes["consolidation"]),
         maximum_audit_lag_s=_count(document["audit"]["maximum_lag_s"]),
+        enrolment_quality=parse_quality_rules(document["quality"][Use.ENROLMENT], Use.ENROLMENT),
+        probe_quality=parse_quality_rules(document["quality"][Use.PROBE], Use.PROBE),
     )
     if policy.sources & set(policy.prohibited_sources):
         raise ContractError("Policy: a source type is both allowed and prohibited.")

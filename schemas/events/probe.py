@@ -106,7 +106,7 @@ class CandidateListIssued:
     gallery_persons: int
     """Persons among them."""
     measurements: Mapping[str, float]
-    """Quality measurements of the probe by name, units in the names."""
+    """Quality measurements of the probe by name, units in the names; docs/quality.md lists them. unified_quality: 0 to 100, higher is better."""
     lead_notice: str
     """The fixed notice that every view of the list must show."""
 
@@ -199,7 +199,7 @@ class ProbeRefused:
     access_watermark: tuple[int, ...]
     """Next access offset to apply, by partition, when it was decided."""
     measurements: Mapping[str, float]
-    """Quality measurements of the probe by name where quality is the reason."""
+    """Quality measurements of the probe by name where quality is the reason; docs/quality.md lists them."""
 
     def to_record(self) -> dict[str, Any]:
         """Return the mapping that the Avro writer takes."""

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-from connectors.face_extractor import FaceExtractor
+from connectors.face_extractor import FaceExtractor, _as_input
 from connectors.image_decoder import DecodeLimits
 from processors.extraction import ExtractedFace
-from processors.model_card import model_digest, published_threshold
+from processors.model_card import ColourOrder, Layout, ModelInput, RecipeCard, model_digest, published_threshold
 from processors.refusals import Refusal, RefusalCode
 from processors.templates import template_to_bytes
 from schemas.errors import ContractError, IntegrityError
@@ -48,6 +48,10 @@ def _written(image: Image.Image) -> bytes:
 
 def _opened(photo: bytes) -> Image.Image:
     return Image.open(io.BytesIO(photo)).convert("RGB")
+
+
+def _too_bright(value: int) -> int:
+    return min(value * 3, 255)
 
 
 def _code(extractor: FaceExtractor, photo: bytes) -> RefusalCode | None:
@@ -86,6 +90,45 @@ def test_the_same_bytes_give_the_same_template_whatever_ran_before_and_beside_g7
         assert isinstance(extraction, ExtractedFace)
         assert template_to_bytes(extraction.template) == template_to_bytes(found[name].template)
         assert extraction.measurements == found[name].measurements
+
+
+def _with(assets: Assets, **recipe: object) -> FaceExtractor:
+    return FaceExtractor(dataclasses.replace(assets.card, recipe=RecipeCard(**recipe)), assets.pack_dir)  # type: ignore[arg-type]
+
+
+def _template(extractor: FaceExtractor, photo: bytes) -> ExtractedFace:
+    extraction = extractor.extract(photo)
+    assert isinstance(extraction, ExtractedFace)
+    return extraction
+
+
+def test_a_recipe_with_mirrored_crops_hardly_tells_a_face_from_its_mirror_image(assets: Assets, photos: Photos) -> None:
+    plain, both = _with(assets), _with(assets, mirrored=True)
+    for name in ("A1", "B1", "D1"):
+        mirror_image = _written(_opened(photos[name]).transpose(Image.Transpose.FLIP_LEFT_RIGHT))
+        alike = _cosine(_template(both, photos[name]), _template(both, mirror_image))
+        assert alike > 0.9  # the detector does not see a face and its mirror image quite alike
+        assert alike > _cosine(_template(plain, photos[name]), _template(plain, mirror_image))
+
+
+def test_a_second_look_finds_the_same_face_and_is_another_recipe(assets: Assets, photos: Photos) -> None:
+    once, twice = _with(assets), _with(assets, second_look_px=256)
+    for name in ("A1", "B1", "D1", "F1"):
+        one, two = _template(once, photos[name]), _template(twice, photos[name])
+        assert 0.9 < _cosine(one, two) < 1.0
+        assert one.model_digest != two.model_digest
+        assert one.measurements == two.measurements
+
+
+def test_the_centre_is_taken_from_the_vector_as_the_model_returns_it(assets: Assets, photos: Photos) -> None:
+    plain = _template(_with(assets), photos["B1"])
+    nothing = _template(_with(assets, centre=(0.0,) * 128), photos["B1"])
+    assert template_to_bytes(nothing.template) == template_to_bytes(plain.template)
+    # A vector is some 12 long: what is a thousand times longer drowns it, and a thousandth of it changes nothing.
+    long = tuple(12_000.0 * float(each) for each in plain.template)
+    assert _cosine(_template(_with(assets, centre=long), photos["B1"]), plain) < -0.999
+    short = tuple(0.012 * float(each) for each in plain.template)
+    assert _cosine(_template(_with(assets, centre=short), photos["B1"]), plain) > 0.999
 
 
 def test_size_and_turn_of_the_photo_hardly_matter(
@@ -138,6 +181,18 @@ def test_a_smeared_face_is_refused_with_its_sharpness(extractor: FaceExtractor, 
     assert extraction.measurements["sharpness"] < 0.02
 
 
+@pytest.mark.parametrize("name", ["A1", "B2", "C3", "D1", "E1", "F1"])
+def test_a_good_portrait_has_a_high_unified_quality_and_its_ruin_a_low_one(
+    extractor: FaceExtractor, photos: Photos, found: dict[str, ExtractedFace], name: str
+) -> None:
+    ruined = extractor.extract(_written(_opened(photos[name]).resize((120, 150)).resize((480, 600)).point(_too_bright)))
+    assert found[name].measurements["unified_quality"] > 60.0
+    if isinstance(ruined, ExtractedFace):
+        assert ruined.measurements["unified_quality"] < found[name].measurements["unified_quality"] - 10.0
+    else:
+        assert ruined.code in {RefusalCode.NO_FACE, RefusalCode.FACE_TOO_BLURRED}
+
+
 def test_limits_and_broken_files_are_refused_before_any_model_runs(assets: Assets, photos: Photos) -> None:
     strict = FaceExtractor(assets.card, assets.pack_dir, limits=DecodeLimits(max_pixels=10_000))
     assert _code(strict, photos["A1"]) is RefusalCode.IMAGE_TOO_LARGE
@@ -188,3 +243,18 @@ def test_a_card_with_a_wrong_name_or_size_is_told_so(assets: Assets, photos: Pho
     wrong = FaceExtractor(dataclasses.replace(assets.card, recogniser=recogniser), assets.pack_dir)
     with pytest.raises(ContractError, match="returned 128 numbers, the card says 512"):
         wrong.extract(photos["A1"])
+
+
+@pytest.mark.parametrize("layout", Layout)
+@pytest.mark.parametrize("order", ColourOrder)
+@pytest.mark.parametrize(("mean", "scale"), [((0.0, 0.0, 0.0), 1.0), ((104.0, 0.0, 123.5), 1 / 127.5)])
+def test_a_model_is_fed_to_the_last_bit_as_its_card_says(
+    layout: Layout, order: ColourOrder, mean: tuple[float, float, float], scale: float
+) -> None:
+    image = np.random.default_rng(3).integers(0, 256, (24, 32, 3)).astype(np.uint8)
+    card = ModelInput(name="data", layout=layout, colour_order=order, mean=mean, scale=scale)
+    fed = _as_input(image, card)
+    in_order = image if order is ColourOrder.BGR else image[:, :, ::-1]
+    expected = (in_order.astype(np.float32) - np.array(mean, dtype=np.float32)) * np.float32(scale)
+    assert fed.dtype == np.float32
+    np.testing.assert_array_equal(fed[0], expected.transpose(2, 0, 1) if layout is Layout.NCHW else expected)
