@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from infra.extracting import extract_photos
+from infra.extracting import extract_photos, under_policy
 from processors import evaluation as rates
 from processors.candidates import LEAD_NOTICE
 from processors.evaluation import FEW_EVENTS, INVESTIGATION_LIST_LENGTH, LIST_LENGTH
@@ -21,13 +21,14 @@ from processors.trials import draw_trials, number_persons
 from schemas.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
     from infra.extracting import Extracted, Recipe
     from infra.labelled_set import LabelledSet
     from processors.evaluation import Interval, MatedSearches, NonMatedSearches, Verification
+    from processors.policy import Policy
     from processors.scoring import Fusion
     from processors.trials import Draw
 
@@ -89,6 +90,9 @@ class Evaluation:
     fusions: Sequence[Fusion]
     replicates: int
     processes: int
+    policy: Policy
+    policy_applies: bool
+    """Whether a photo that the policy finds too poor is refused, as in production, or only counted."""
 
     def run(self, progress: Tell) -> Outcome:
         """Extract with every recipe and measure.
@@ -126,6 +130,7 @@ class Evaluation:
                 persons=persons,
                 weights=weights,
                 groups=groups,
+                policy_applies=self.policy_applies,
                 progress=progress,
             ).run()
             part.report["seconds"] = {
@@ -147,6 +152,8 @@ class Evaluation:
                     "draws": self.draws,
                     "seed": self.seed,
                     "bootstrap_replicates": self.replicates,
+                    "policy_version": self.policy.version,
+                    "policy_applies": self.policy_applies,
                     **measured[0].report,
                     "recipes": [part.report for part in measured],
                     "comparisons": [_compared(part, measured[0]) for part in measured[1:]],
@@ -160,7 +167,7 @@ class Evaluation:
         paths = [photo.path for photo in self.labelled.photos]
         what = f"extracting, {recipe.name}"
         return extract_photos(
-            recipe, paths, processes=self.processes, progress=lambda done: progress(what, done, len(paths))
+            recipe, paths, self.policy, processes=self.processes, progress=lambda done: progress(what, done, len(paths))
         )
 
 
@@ -177,12 +184,15 @@ class _Measuring:
     persons: Rows
     weights: Floats
     groups: Mapping[str, NDArray[np.str_]]
+    policy_applies: bool
     progress: Tell
     intervals: dict[str, Interval | None] = field(default_factory=dict)
     events: dict[str, dict[str, int]] = field(default_factory=dict)
     errors: dict[str, tuple[float, Floats]] = field(default_factory=dict)
 
     def run(self) -> _Measured:
+        if self.policy_applies:
+            self.extracted = under_policy(self.extracted)
         closed, mated, non_mated = self._searched()
         pairs = self._verified()
         top: Report = {}
@@ -314,11 +324,15 @@ class _Measuring:
         return report
 
     def _failures(self, top: Report) -> Report:
-        failed = ~self.extracted.templates.usable
+        failed = ~self.extracted.templates.enrollable
         self._rated("failure_to_enrol", self.persons, failed, top)
         self.events["failure_to_enrol"] = {"failures": int(failed.sum())}
-        codes = Counter(self.extracted.failures.values())
-        return {"failures": dict(sorted(codes.items(), key=lambda item: (-item[1], item[0])))}
+        return {
+            "failures": _counted(self.extracted.failures.values()),
+            "refused_by_policy": {
+                str(use): _counted(refused.values()) for use, refused in self.extracted.refused.items()
+            },
+        }
 
     def _rated(self, key: str, persons: Rows, flags: Flags, into: Report, *, name: str | None = None) -> Floats:
         """Put the share of flagged rows in the report and its interval beside; return the resampled shares."""
@@ -339,7 +353,7 @@ class _Measuring:
         thresholds: Mapping[str, float],
     ) -> list[Report]:
         """Return a row a group: who is in it, and its rates at the thresholds that hold for all."""
-        failed = ~self.extracted.templates.usable
+        failed = ~self.extracted.templates.enrollable
         table = []
         for group in sorted(set(of.tolist())):
             members = of == group
@@ -392,6 +406,11 @@ class _Measuring:
                 pairs.mated_qualities, pairs.mated_scores < threshold, shares=DISCARDED_SHARES
             )
         return Curves(recipe=self.name, fpir=fpir, fnir=fnir, discarded=DISCARDED_SHARES, false_non_match=left)
+
+
+def _counted(codes: Iterable[str]) -> dict[str, int]:
+    """Count codes, the most frequent first."""
+    return dict(sorted(Counter(codes).items(), key=lambda item: (-item[1], item[0])))
 
 
 def _compared(new: _Measured, baseline: _Measured) -> Report:
