@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections import Counter
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from infra.extracting import extract_photos
+from infra.extracting import extract_photos, under_policy
 from processors import evaluation as rates
 from processors.candidates import LEAD_NOTICE
 from processors.evaluation import FEW_EVENTS, INVESTIGATION_LIST_LENGTH, LIST_LENGTH
@@ -20,13 +21,14 @@ from processors.trials import draw_trials, number_persons
 from schemas.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
     from infra.extracting import Extracted, Recipe
     from infra.labelled_set import LabelledSet
     from processors.evaluation import Interval, MatedSearches, NonMatedSearches, Verification
+    from processors.policy import Policy
     from processors.scoring import Fusion
     from processors.trials import Draw
 
@@ -81,13 +83,16 @@ class Evaluation:
 
     labelled: LabelledSet
     recipes: Sequence[Recipe]
-    """The first is the baseline of the others."""
+    """With `fusions`, each recipe with each fusion is measured; the first of all is the baseline of the others."""
     enrol: int
     draws: int
     seed: int
-    fusion: Fusion
+    fusions: Sequence[Fusion]
     replicates: int
     processes: int
+    policy: Policy
+    policy_applies: bool
+    """Whether a photo that the policy finds too poor is refused, as in production, or only counted."""
 
     def run(self, progress: Tell) -> Outcome:
         """Extract with every recipe and measure.
@@ -110,7 +115,7 @@ class Evaluation:
         }
         extractions: dict[object, Extracted] = {}
         measured = []
-        for recipe in self.recipes:
+        for recipe, fusion in itertools.product(self.recipes, self.fusions):
             started = time.perf_counter()
             same = (model_digest(recipe.card), recipe.card.quality)  # what decides on a template, or that there is none
             if same not in extractions:
@@ -118,12 +123,14 @@ class Evaluation:
             took_s = time.perf_counter() - started
             part = _Measuring(
                 recipe=recipe,
-                fusion=self.fusion,
+                fusion=fusion,
+                name=recipe.name if len(self.fusions) == 1 else f"{recipe.name}, {fusion}",
                 extracted=extractions[same],
                 draws=draws,
                 persons=persons,
                 weights=weights,
                 groups=groups,
+                policy_applies=self.policy_applies,
                 progress=progress,
             ).run()
             part.report["seconds"] = {
@@ -142,10 +149,11 @@ class Evaluation:
                     "images": len(photos),
                     "persons_never_enrolled": too_few,
                     "enrol": self.enrol,
-                    "fusion": self.fusion.value,
                     "draws": self.draws,
                     "seed": self.seed,
                     "bootstrap_replicates": self.replicates,
+                    "policy_version": self.policy.version,
+                    "policy_applies": self.policy_applies,
                     **measured[0].report,
                     "recipes": [part.report for part in measured],
                     "comparisons": [_compared(part, measured[0]) for part in measured[1:]],
@@ -159,7 +167,7 @@ class Evaluation:
         paths = [photo.path for photo in self.labelled.photos]
         what = f"extracting, {recipe.name}"
         return extract_photos(
-            recipe, paths, processes=self.processes, progress=lambda done: progress(what, done, len(paths))
+            recipe, paths, self.policy, processes=self.processes, progress=lambda done: progress(what, done, len(paths))
         )
 
 
@@ -169,17 +177,22 @@ class _Measuring:
 
     recipe: Recipe
     fusion: Fusion
+    name: str
+    """Of the recipe, and of the fusion where several are measured."""
     extracted: Extracted
     draws: Sequence[Draw]
     persons: Rows
     weights: Floats
     groups: Mapping[str, NDArray[np.str_]]
+    policy_applies: bool
     progress: Tell
     intervals: dict[str, Interval | None] = field(default_factory=dict)
     events: dict[str, dict[str, int]] = field(default_factory=dict)
     errors: dict[str, tuple[float, Floats]] = field(default_factory=dict)
 
     def run(self) -> _Measured:
+        if self.policy_applies:
+            self.extracted = under_policy(self.extracted)
         closed, mated, non_mated = self._searched()
         pairs = self._verified()
         top: Report = {}
@@ -188,7 +201,8 @@ class _Measuring:
         failures = self._failures(top)
         thresholds = {name: point["threshold"] for name, point in open_set["at_fpir"].items()}
         report: Report = {
-            "recipe": self.recipe.name,
+            "recipe": self.name,
+            "fusion": self.fusion.value,
             "model_digest": model_digest(self.recipe.card),
             **top,
             "closed_set": closed_set,
@@ -205,7 +219,7 @@ class _Measuring:
 
     def _searched(self) -> tuple[MatedSearches, MatedSearches, NonMatedSearches]:
         closed, mated, non_mated = [], [], []
-        what = f"searching, {self.recipe.name}"
+        what = f"searching, {self.name}"
         for number, draw in enumerate(self.draws):
             self.progress(what, number, len(self.draws))
             for trial in (draw.closed_set, draw.open_set):
@@ -219,7 +233,7 @@ class _Measuring:
         return rates.pool_mated(closed), rates.pool_mated(mated), rates.pool_non_mated(non_mated)
 
     def _verified(self) -> Verification:
-        what = f"comparing pairs, {self.recipe.name}"
+        what = f"comparing pairs, {self.name}"
         self.progress(what, 0, 1)
         pairs = rates.verify_pairs(
             self.extracted.templates, self.persons, self.recipe.card, highest_far=max(FARS.values())
@@ -310,11 +324,15 @@ class _Measuring:
         return report
 
     def _failures(self, top: Report) -> Report:
-        failed = ~self.extracted.templates.usable
+        failed = ~self.extracted.templates.enrollable
         self._rated("failure_to_enrol", self.persons, failed, top)
         self.events["failure_to_enrol"] = {"failures": int(failed.sum())}
-        codes = Counter(self.extracted.failures.values())
-        return {"failures": dict(sorted(codes.items(), key=lambda item: (-item[1], item[0])))}
+        return {
+            "failures": _counted(self.extracted.failures.values()),
+            "refused_by_policy": {
+                str(use): _counted(refused.values()) for use, refused in self.extracted.refused.items()
+            },
+        }
 
     def _rated(self, key: str, persons: Rows, flags: Flags, into: Report, *, name: str | None = None) -> Floats:
         """Put the share of flagged rows in the report and its interval beside; return the resampled shares."""
@@ -335,7 +353,7 @@ class _Measuring:
         thresholds: Mapping[str, float],
     ) -> list[Report]:
         """Return a row a group: who is in it, and its rates at the thresholds that hold for all."""
-        failed = ~self.extracted.templates.usable
+        failed = ~self.extracted.templates.enrollable
         table = []
         for group in sorted(set(of.tolist())):
             members = of == group
@@ -387,7 +405,12 @@ class _Measuring:
             left = rates.error_versus_discard(
                 pairs.mated_qualities, pairs.mated_scores < threshold, shares=DISCARDED_SHARES
             )
-        return Curves(recipe=self.recipe.name, fpir=fpir, fnir=fnir, discarded=DISCARDED_SHARES, false_non_match=left)
+        return Curves(recipe=self.name, fpir=fpir, fnir=fnir, discarded=DISCARDED_SHARES, false_non_match=left)
+
+
+def _counted(codes: Iterable[str]) -> dict[str, int]:
+    """Count codes, the most frequent first."""
+    return dict(sorted(Counter(codes).items(), key=lambda item: (-item[1], item[0])))
 
 
 def _compared(new: _Measured, baseline: _Measured) -> Report:

@@ -29,7 +29,14 @@ def listings(report: dict[str, Any]) -> Iterator[Listing]:
         yield _rates(part, report)
         if part["failures"]:
             rows = [(code, str(count)) for code, count in part["failures"].items()]
-            yield Listing(title=f"{part['recipe']}: photos without a template", columns=("code", "photos"), rows=rows)
+            yield Listing(title=f"{part['recipe']}: failures to enrol", columns=("code", "photos"), rows=rows)
+        refused = [
+            (use, code, str(count)) for use, codes in part["refused_by_policy"].items() for code, count in codes.items()
+        ]
+        if refused:
+            counted = "counted as failures" if report["policy_applies"] else "not counted as failures here"
+            title = f"{part['recipe']}: refused by policy {report['policy_version']}, {counted}"
+            yield Listing(title=title, columns=("for", "code", "photos"), rows=refused)
         for kind, rows in part["groups"].items():
             yield _groups(part["recipe"], kind, rows)
     for comparison in report["comparisons"]:
@@ -59,7 +66,7 @@ def _rates(part: dict[str, Any], report: dict[str, Any]) -> Listing:
     rows.append(_row(part, "failure_to_enrol", "failure to enrol", part["failure_to_enrol"], ("", "", "")))
     title = (
         f"{part['recipe']}: {report['persons']} persons, {report['images']} photos, "
-        f"{report['enrol']} enrolled a person ({report['fusion']}), {report['draws']} draws"
+        f"{report['enrol']} enrolled a person ({part['fusion']}), {report['draws']} draws"
     )
     interval = f"{CONFIDENCE:.0%} interval"
     return Listing(

@@ -12,7 +12,7 @@ import os
 import signal
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -23,16 +23,17 @@ from connectors.face_extractor import FaceExtractor
 from connectors.image_decoder import DecodeLimits
 from infra import assets
 from processors.evaluation import Templates
+from processors.quality_rules import Use, judge_by_policy
 from processors.refusals import Refusal
 from schemas.errors import TransientError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from numpy.typing import NDArray
-
     from infra.settings import Settings
+    from processors.extraction import ExtractedFace
     from processors.model_card import ModelCard
+    from processors.policy import Policy
 
 UNREADABLE = "UNREADABLE"
 """A file that the disk does not give; beside the codes of `processors/refusals.py`."""
@@ -56,15 +57,16 @@ class Extracted:
     templates: Templates = field(repr=False)
     failures: Mapping[int, str]
     """Row -> refusal code, or UNREADABLE."""
+    refused: Mapping[Use, Mapping[int, str]]
+    """Use -> row -> refusal code: photos with a template that the policy finds too poor for that use."""
     digests: Sequence[bytes]
     """SHA-256 of each photo; empty where it could not be read."""
 
 
 class _Found(NamedTuple):
     digest: bytes
-    code: str | None
-    quality: float
-    template: NDArray[np.float32] | None
+    face: ExtractedFace | str
+    """Or the code of what is wrong with the photo."""
 
 
 def find_recipe(wanted: str | None, settings: Settings) -> Recipe:
@@ -94,9 +96,9 @@ def find_recipe(wanted: str | None, settings: Settings) -> Recipe:
 
 
 def extract_photos(
-    recipe: Recipe, paths: Sequence[Path], *, processes: int, progress: Callable[[int], None]
+    recipe: Recipe, paths: Sequence[Path], policy: Policy, *, processes: int, progress: Callable[[int], None]
 ) -> Extracted:
-    """Extract every photo; `progress` is told how many are done.
+    """Extract every photo and see what the policy would make of it; `progress` is told how many are done.
 
     Raises:
         IntegrityError, ContractError: the pack is not the card's.
@@ -120,23 +122,48 @@ def extract_photos(
         ) from None
     finally:
         pool.shutdown(cancel_futures=True)
-    return _joined(found, recipe.card.recogniser.dimension)
+    return _joined(found, recipe.card.recogniser.dimension, policy)
 
 
-def _joined(found: Sequence[_Found], dimension: int) -> Extracted:
-    values = np.zeros((len(found), dimension), dtype=np.float32)
-    for row, one in enumerate(found):
-        if one.template is not None:
-            values[row] = one.template
+def under_policy(extracted: Extracted) -> Extracted:
+    """Return what is left when the policy's refusals count as failures, each for its use."""
+    templates, refused = extracted.templates, extracted.refused
+    usable, enrollable = templates.usable.copy(), templates.enrollable.copy()
+    usable[list(refused[Use.PROBE])] = False
+    enrollable[list(refused[Use.ENROLMENT])] = False
+    return replace(
+        extracted,
+        templates=replace(templates, usable=usable, enrollable=enrollable),
+        failures={**extracted.failures, **refused[Use.ENROLMENT]},
+    )
+
+
+def _joined(found: Sequence[_Found], dimension: int, policy: Policy) -> Extracted:
+    values, qualities = np.zeros((len(found), dimension), dtype=np.float32), np.full(len(found), np.nan)
+    refused: dict[Use, dict[int, str]] = {use: {} for use in Use}
+    failures = {}
+    for row, (_, face) in enumerate(found):
+        if isinstance(face, str):
+            failures[row] = face
+            continue
+        values[row] = face.template
+        qualities[row] = capture_quality(face)
+        for rules in (policy.enrolment_quality, policy.probe_quality):
+            judged = judge_by_policy(face, rules, policy.version)
+            if isinstance(judged, Refusal):
+                refused[rules.use][row] = judged.code
+    usable = np.array([not isinstance(face, str) for _, face in found])
     return Extracted(
-        templates=Templates(
-            values=values,
-            usable=np.array([one.template is not None for one in found]),
-            qualities=np.array([one.quality for one in found]),
-        ),
-        failures={row: one.code for row, one in enumerate(found) if one.code is not None},
+        templates=Templates(values=values, usable=usable, enrollable=usable, qualities=qualities),
+        failures=failures,
+        refused=refused,
         digests=[one.digest for one in found],
     )
+
+
+def capture_quality(face: ExtractedFace) -> float:
+    """Return the quality with which a capture is enrolled (`processors/enrolment.py`)."""
+    return face.measurements["unified_quality"] / 100.0
 
 
 _extractor: FaceExtractor | None = None
@@ -157,17 +184,10 @@ def _extract(path: Path) -> _Found:
         with path.open("rb") as file:
             photo = file.read(_LIMITS.max_bytes + 1)
     except OSError:
-        return _Found(b"", UNREADABLE, np.nan, None)
-    digest = hashlib.sha256(photo).digest()
+        return _Found(b"", UNREADABLE)
     extraction = _extractor.extract(photo)
-    if isinstance(extraction, Refusal):
-        return _Found(digest, extraction.code, np.nan, None)
-    return _Found(digest, None, _quality(extraction.measurements), extraction.template)
-
-
-def _quality(found: Mapping[str, float]) -> float:
-    """Return the quality with which a capture would be enrolled (`processors/enrolment.py`)."""
-    return found["face_score"]
+    face = str(extraction.code) if isinstance(extraction, Refusal) else extraction
+    return _Found(hashlib.sha256(photo).digest(), face)
 
 
 def cores() -> int:

@@ -49,7 +49,9 @@ class Templates:
     values: NDArray[np.float32]
     """(n, d), L2-normalised; zero where there is none."""
     usable: Flags
-    """(n,) whether a template came out."""
+    """(n,) whether the photo can be searched with."""
+    enrollable: Flags
+    """(n,) whether it can be enrolled; the same, unless a policy asks more of one use than of the other."""
     qualities: Floats
     """(n,) quality of the capture, higher is better; nan where there is none."""
 
@@ -132,7 +134,7 @@ def search(
     trial: Trial, templates: Templates, persons: Rows, card: ModelCard, fusion: Fusion
 ) -> tuple[MatedSearches, NonMatedSearches]:
     """Search a trial's gallery with each of its probes; `persons` is the person's number for each photo `(n,)`."""
-    captures, there = templates.values[trial.enrolled], templates.usable[trial.enrolled]
+    captures, there = templates.values[trial.enrolled], templates.enrollable[trial.enrolled]
     gallery, usable = joined_captures(captures, there, templates.qualities[trial.enrolled], fusion)
 
     def scored(probes: Rows) -> Floats:

@@ -47,9 +47,13 @@ def evaluate(
         typer.Option(help="Name of a shipped model card, or the file of one; the first is compared with the others."),
     ] = None,
     fusion: Annotated[
-        Fusion | None,
+        list[Fusion] | None,
         typer.Option(help="How several photos of a person become one score; default: as the policy says."),
     ] = None,
+    apply_policy: Annotated[
+        bool,
+        typer.Option("--apply-policy", help="Refuse photos that the policy finds too poor, as in production."),
+    ] = False,
     resamples: Annotated[int, typer.Option(help="Resamplings of persons behind an interval.", min=100)] = 1000,
     report: Annotated[Path | None, typer.Option(help="Folder for report.html and the plots.")] = None,
     data: Data = None,
@@ -65,6 +69,7 @@ def evaluate(
     labelled = read_labelled_set(folder, pattern=pattern, groups=groups)
     for warning in labelled.warnings:
         say(warning)
+    policy = wiring.policy(settings)
     recipes = [find_recipe(wanted, settings) for wanted in recipe or (None,)]
     with _progress() as progress:
         outcome = Evaluation(
@@ -73,9 +78,11 @@ def evaluate(
             enrol=enrol,
             draws=draws,
             seed=seed,
-            fusion=fusion or _CONSOLIDATIONS[wiring.policy(settings).consolidation],
+            fusions=fusion or [_CONSOLIDATIONS[policy.consolidation]],
             replicates=resamples,
             processes=cores(),
+            policy=policy,
+            policy_applies=apply_policy,
         ).run(progress)
     for warning in outcome.report["warnings"][len(labelled.warnings) :]:
         say(warning)

@@ -64,6 +64,7 @@ def test_one_document_and_one_page_with_two_recipes_and_groups(
     assert report["failure_to_enrol"] == pytest.approx(2 / 13)
     assert 0.0 < report["rank_1"] < report["rank_20"] + 1e-9 < 1.0  # what has no template is a miss
     assert report["open_set"]["gallery_persons"] == 2
+    assert report["fusion"] == "best"  # as the default policy says
     assert {"fnir_at_fpir_0.01", "rank_1", "failure_to_enrol"} <= set(report["few_events"])
     (beside_itself,) = report["comparisons"]
     for error in beside_itself["errors"].values():
@@ -119,8 +120,9 @@ def test_a_card_of_ones_own_runs_with_the_default_models_and_a_broken_one_is_ref
     shipped = DEFAULT_CARD.read_text(encoding="utf-8")
     card.write_text(shipped.replace("min_inter_eye_px = 18.0", "min_inter_eye_px = 1800.0"), encoding="utf-8")
     command = ["evaluate", str(folder), "--draws", "1", "--resamples", "100", "--recipe", str(card)]
-    assert run([*command, "--json"]) == DONE
+    assert run([*command, "--fusion", "mean", "--fusion", "fused", "--json"]) == DONE
     report = json.loads(capfd.readouterr().out)
+    assert [part["recipe"] for part in report["recipes"]] == [f"{card}, mean", f"{card}, fused"]
     assert report["failures"] == {"FACE_TOO_SMALL": 11, "UNDECODABLE": 1, "UNREADABLE": 1}
     assert (report["rank_1"], report["fnir_at_fpir_0.01"], report["tar_at_far_1e-3"]) == (0.0, 1.0, 0.0)
     card.write_text(shipped.replace("dimension = 128", "dimension = 12"), encoding="utf-8")

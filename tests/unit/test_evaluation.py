@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,8 @@ from processors.trials import Trial, draw_trials, number_persons
 if TYPE_CHECKING:
     import random
     from collections.abc import Sequence
+
+    from numpy.typing import NDArray
 
 CARD = assets.load_card(assets.DEFAULT_CARD)
 NEVER = -math.inf
@@ -48,9 +51,11 @@ def _non_mated(scores: Sequence[float], persons: Sequence[int] | None = None) ->
 def _templates(vectors: Sequence[Sequence[float]], *, without: Sequence[int] = ()) -> Templates:
     usable = np.ones(len(vectors), dtype=np.bool_)
     usable[list(without)] = False
-    return Templates(
-        values=to_template(np.array(vectors, dtype=np.float64)), usable=usable, qualities=np.ones(len(vectors))
-    )
+    return _of(to_template(np.array(vectors, dtype=np.float64)), usable)
+
+
+def _of(values: NDArray[np.float32], usable: NDArray[np.bool_]) -> Templates:
+    return Templates(values=values, usable=usable, enrollable=usable, qualities=np.ones(len(values)))
 
 
 def _threshold(scores: Sequence[float], rate: float) -> float:
@@ -213,6 +218,18 @@ def test_who_could_not_be_enrolled_is_missed_and_is_nobodys_candidate() -> None:
     assert non_mated.scores.tolist() == [0.0]
 
 
+def test_a_photo_that_is_too_poor_to_be_enrolled_may_still_be_searched_with() -> None:
+    templates = _templates([[1, 0, 0], [1, 0, 0]], without=[])
+    poor = dataclasses.replace(templates, enrollable=np.array([True, False]))
+    persons = np.array([0, 0])
+    nobody = np.array([], dtype=np.int64)
+    ranks = []
+    for enrolled, probe in ((0, 1), (1, 0)):
+        trial = Trial(enrolled=np.array([[enrolled]]), mated=np.array([probe]), mates=np.array([0]), non_mated=nobody)
+        ranks.append(rates.search(trial, poor, persons, CARD, Fusion.BEST)[0].ranks.tolist())
+    assert ranks == [[1], [0]]
+
+
 def test_the_order_in_which_persons_stand_changes_no_rate() -> None:
     generator = np.random.default_rng(5)
     labels = [(f"p{n:02}", str(m)) for n in range(12) for m in range(4)]
@@ -222,7 +239,7 @@ def test_the_order_in_which_persons_stand_changes_no_rate() -> None:
 
     def measured(order: list[int]) -> list[object]:
         chosen = [labels[row] for row in order]
-        templates = Templates(values=values[order], usable=usable[order], qualities=np.ones(48))
+        templates = _of(values[order], usable[order])
         names, persons = number_persons([person for person, _ in chosen])
         draws = draw_trials([p for p, _ in chosen], [n for _, n in chosen], enrol=2, count=3, seed=1)
         found = [rates.search(draw.open_set, templates, persons, CARD, Fusion.BEST) for draw in draws]
@@ -313,7 +330,7 @@ def test_pairs_compared_in_blocks_are_those_of_all_at_once(seed: int, far: float
     generator = np.random.default_rng(seed)
     persons = np.sort(generator.integers(0, 9, 60))
     values = to_template(generator.normal(size=(60, 8)))
-    templates = Templates(values=values, usable=np.ones(60, dtype=np.bool_), qualities=generator.random(60))
+    templates = _of(values, np.ones(60, dtype=np.bool_))
     scores = np.round(
         (values.astype(np.float64) @ values.T.astype(np.float64))
         / np.outer(*[np.linalg.norm(values.astype(np.float64), axis=1)] * 2),

@@ -14,6 +14,7 @@ from infra.evaluation import _cleaned, _compared, _Measured, _Measuring, _repeat
 from infra.evaluation_tables import FEW, listings
 from infra.extracting import Extracted, Recipe
 from processors.evaluation import Templates, person_weights
+from processors.quality_rules import Use
 from processors.scoring import Fusion
 from processors.templates import to_template
 from processors.trials import draw_trials, number_persons
@@ -33,15 +34,22 @@ def _templates(persons: int, each: int, spread: float, *, seed: int = 0, failing
         templates=Templates(
             values=to_template(centres + generator.normal(size=(count, 32)) * spread),
             usable=usable,
+            enrollable=usable,
             qualities=np.where(usable, generator.random(count), np.nan),
         ),
         failures={int(row): "NO_FACE" for row in np.flatnonzero(~usable)},
+        refused={Use.ENROLMENT: {0: "FACE_TOO_BLURRED", 1: "FACE_CROPPED"}, Use.PROBE: {1: "FACE_CROPPED"}},
         digests=[bytes([row % 256, row // 256]) for row in range(count)],
     )
 
 
 def _measured(
-    extracted: Extracted, each: int, *, groups: dict[str, NDArray[np.str_]] | None = None, enrol: int = 1
+    extracted: Extracted,
+    each: int,
+    *,
+    groups: dict[str, NDArray[np.str_]] | None = None,
+    enrol: int = 1,
+    policy_applies: bool = False,
 ) -> _Measured:
     count = len(extracted.digests)
     labels = [f"p{row // each:03}" for row in range(count)]
@@ -49,18 +57,28 @@ def _measured(
     return _Measuring(
         recipe=RECIPE,
         fusion=Fusion.FUSED,
+        name="plain",
         extracted=extracted,
         draws=draw_trials(labels, [str(row) for row in range(count)], enrol=enrol, count=4, seed=0),
         persons=persons,
         weights=person_weights(len(names), replicates=100, seed=0),
         groups=groups or {},
+        policy_applies=policy_applies,
         progress=lambda *_: None,
     ).run()
 
 
 def _whole(part: _Measured) -> dict[str, Any]:
     report: dict[str, Any] = _cleaned(
-        {"persons": 1, "images": 1, "enrol": 1, "fusion": "fused", "draws": 4, "recipes": [part.report]}
+        {
+            "persons": 1,
+            "images": 1,
+            "enrol": 1,
+            "draws": 4,
+            "policy_version": "1",
+            "policy_applies": False,
+            "recipes": [part.report],
+        }
         | {"comparisons": [_compared(part, part)]}
     )
     json.dumps(report, allow_nan=False)
@@ -78,7 +96,8 @@ def test_persons_who_are_easily_told_apart_are_and_it_says_on_how_little_that_re
     assert report["open_set"]["non_mated_searches"] == 4 * 15 * 4
     assert report["open_set"]["mated_searches"] == 4 * 15 * 3
     assert report["closed_set"] == {"gallery_persons": 30, "searches": 4 * 30 * 3}
-    (rates, comparison) = listings(_whole(part))
+    rates, refused, comparison = listings(_whole(part))
+    assert [row[0] for row in refused.rows] == ["enrolment", "enrolment", "probe"]
     assert any(FEW in row[-1] for row in rates.rows)
     assert {row[3] for row in comparison.rows} == {"1.000"}
 
@@ -112,6 +131,19 @@ def test_a_recipe_that_fails_on_more_photos_does_not_look_better() -> None:
     assert failing["tar_at_far_1e-3"] < whole["tar_at_far_1e-3"]
     assert failing["fnir_at_fpir_0.01"] > whole["fnir_at_fpir_0.01"]
     assert failing["investigation"]["fnir_rank_50"] > whole["investigation"]["fnir_rank_50"]
+
+
+def test_what_the_policy_refuses_is_told_apart_and_counts_only_when_it_applies() -> None:
+    aside, applied = (_measured(_templates(30, 4, 0.1), 4, policy_applies=applies).report for applies in (False, True))
+    for report in (aside, applied):
+        assert report["refused_by_policy"] == {
+            "enrolment": {"FACE_CROPPED": 1, "FACE_TOO_BLURRED": 1},
+            "probe": {"FACE_CROPPED": 1},
+        }
+    assert (aside["failure_to_enrol"], aside["failures"]) == (0.0, {})
+    assert applied["failure_to_enrol"] == pytest.approx(2 / 120)
+    assert applied["failures"] == {"FACE_CROPPED": 1, "FACE_TOO_BLURRED": 1}
+    assert applied["rank_1"] < aside["rank_1"] == 1.0
 
 
 def test_what_cannot_be_measured_is_unknown_and_not_zero() -> None:
