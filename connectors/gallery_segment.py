@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from processors.candidates import EnrolledTemplate
     from processors.quantiser import Codebook
+    from processors.template_rows import TemplateRows
 
 ROWS_A_BLOCK = 32
 """FAISS lays codes out in blocks of so many rows."""
@@ -94,14 +94,10 @@ class Segment:
         return int(self.ids.nbytes + self.templates.nbytes + self.codes.codes.size())
 
 
-def segment_of(templates: Sequence[EnrolledTemplate], matrix: NDArray[np.float16], codebook: Codebook) -> Segment:
-    """Make a segment of new templates, at least one; `matrix` (n, d) holds their numbers.
-
-    Raises:
-        ContractError: a template names a person that is neither a SID nor its own booking.
-    """
-    ids, order = identities_of(templates)
-    return _coded(ids, matrix[order], codebook)
+def segment_of(rows: TemplateRows, codebook: Codebook) -> Segment:
+    """Make a segment of new templates, at least one."""
+    ids, order = identities_of(rows)
+    return _coded(ids, rows.templates[order], codebook)
 
 
 def merge(parts: Sequence[tuple[Segment, NDArray[np.intp]]], codebook: Codebook) -> tuple[Segment, NDArray[np.intp]]:

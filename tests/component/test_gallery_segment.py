@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from builders import ORI, uuid_named
@@ -9,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from connectors.gallery_segment import Segment, merge, segment_of
-from processors.candidates import EnrolledTemplate
+from processors.candidates import EnrolledTemplate, GalleryChange
 from processors.quantiser import codebook_for
+from processors.template_rows import rows_of
 from processors.templates import to_template
 
 DIMENSION = 16
@@ -31,8 +34,12 @@ def enrolled(number: int, face: np.ndarray) -> EnrolledTemplate:
 
 
 def segment(numbers: list[int], faces: np.ndarray = FACES) -> Segment:
-    templates = [enrolled(number, faces[number]) for number in numbers]
-    return segment_of(templates, faces[numbers].astype(np.float16), CODEBOOK)
+    rows = rows_of(changes([enrolled(number, FACES[number]) for number in numbers]), dimension=DIMENSION)
+    return segment_of(replace(rows, templates=faces[numbers].astype(np.float16)), CODEBOOK)
+
+
+def changes(templates: list[EnrolledTemplate]) -> list[GalleryChange]:
+    return [GalleryChange(booking=f"{each.ori}/{each.booking_number}", templates=(each,)) for each in templates]
 
 
 def by_hand(which: Segment, probe: np.ndarray) -> np.ndarray:
@@ -115,5 +122,5 @@ def test_the_arrays_take_what_the_budget_of_a_template_allows() -> None:
         )
         for number, face in enumerate(faces)
     ]
-    made = segment_of(templates, faces.astype(np.float16), codebook_for(dimension=128))
+    made = segment_of(rows_of(changes(templates), dimension=128), codebook_for(dimension=128))
     assert made.nbytes / len(made) <= 340
