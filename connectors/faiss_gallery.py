@@ -26,7 +26,7 @@ from connectors.gallery_segment import merge, segment_of
 from connectors.gallery_snapshot import GalleryState
 from processors.candidates import SearchResult, consolidate
 from processors.quantiser import codebook_for
-from processors.template_rows import check_directions, hashes_of, rows_of, together
+from processors.template_rows import by_hash, check_directions, rows_of, together
 from schemas.errors import ContractError
 
 if TYPE_CHECKING:
@@ -166,7 +166,7 @@ class FaissGallery:
             raise self._merge_failure
         with self._changing:
             before = self._state
-            pieces, removed = _without_bookings(before.pieces, added.bookings, added.hashes)
+            pieces, removed = _without_bookings(before.pieces, *by_hash(added.bookings, added.hashes))
             for start in range(0, len(added), self._sizes.largest_rows):
                 part = np.arange(start, min(start + self._sizes.largest_rows, len(added)))
                 whole = added if len(part) == len(added) else added.part(part)
@@ -393,8 +393,7 @@ def _without_bookings(
 
 def _live_sids(pieces: Iterable[Piece], sids: Iterable[bytes]) -> set[bytes]:
     """Return which of some SIDs can be found."""
-    wanted = list(sids)
-    hashes = hashes_of(wanted)
+    wanted, hashes = by_hash(list(sids))
     live: set[bytes] = set()
     for piece in pieces:
         found = list(piece.segment.ids.rows_of_sids(wanted, hashes))

@@ -95,6 +95,13 @@ def hashes_of(texts: Iterable[bytes]) -> NDArray[np.uint32]:
     return np.fromiter(map(crc32, texts), dtype=np.uint32)
 
 
+def by_hash(texts: Sequence[bytes], hashes: NDArray[np.uint32] | None = None) -> tuple[list[bytes], NDArray[np.uint32]]:
+    """Return texts and their hashes in the order of these."""
+    known = hashes_of(texts) if hashes is None else hashes
+    order = np.argsort(known)
+    return [texts[number] for number in order.tolist()], known[order]
+
+
 def together(parts: Sequence[TemplateRows], *, dimension: int) -> TemplateRows:
     """Return several as one; no booking may stand in two of them."""
     if len(parts) == 1:

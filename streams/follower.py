@@ -16,6 +16,7 @@ from faust.channels import Channel
 from mode.utils.queues import FlowControlEvent, ThrowableQueue
 
 from schemas.errors import TransientError
+from schemas.records import RecordBatch
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -94,10 +95,7 @@ class Follower(faust.Service):
             self._thread.shutdown(wait=True)
 
     async def _hand_over(self, records: Sequence[LogRecord]) -> None:
-        batches: dict[str, list[LogRecord]] = {}
-        for record in records:
-            batches.setdefault(record.topic, []).append(record)
-        for topic, batch in batches.items():
+        for topic, batch in RecordBatch.of(records).by_topic().items():
             channel = self._channels[topic]
             while not channel.subscriber_count:
                 if self.should_stop:
@@ -106,4 +104,4 @@ class Follower(faust.Service):
             # Faust's types know events only; in memory a channel carries any value.
             await channel.put(cast("Any", batch))
             # Reading on only when it is applied keeps what is buffered bounded.
-            await self._replica.reached({(topic, record.partition): record.offset + 1 for record in batch})
+            await self._replica.reached({(topic, partition): end for partition, end in batch.ends.items()})
