@@ -22,8 +22,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from schemas.records import LogRecord
-    from streams.ports import Log, LogTail
+    from streams.ports import Log, LogTail, TopicPartition
     from streams.replica import Replica
+
+    _Read = tuple[Sequence[LogRecord], Mapping[TopicPartition, int]]
 
 POLL_S = 0.2
 RETRY_S = 1.0
@@ -68,14 +70,16 @@ class Follower(faust.Service):
     async def _follow(self) -> None:
         loop = asyncio.get_running_loop()
         tail: LogTail | None = None
+        reading: asyncio.Future[_Read] | None = None
         warned_at = -WARN_EVERY_S
         try:
             while not self.should_stop:
                 try:
                     if tail is None:
                         tail = await loop.run_in_executor(self._thread, self._kafka.tail, dict(self._replica.applied))
-                    records = await loop.run_in_executor(self._thread, tail.read, POLL_S)
+                    records, passed = await (reading or self._read_on(tail))
                 except TransientError as error:
+                    reading = None
                     if loop.time() - warned_at >= WARN_EVERY_S:
                         warned_at = loop.time()
                         log.warning("follower waits for Kafka", reason=str(error))
@@ -85,14 +89,23 @@ class Follower(faust.Service):
                         tail = None
                     await self.sleep(RETRY_S)
                     continue
+                # The next records are read while these are applied.
+                reading = self._read_on(tail)
                 await self._hand_over(records)
                 if not self.should_stop:  # or else what was read last may not have been taken
-                    await self._replica.pass_over(tail.passed())
+                    await self._replica.pass_over(passed)
         finally:
             # Not awaited, because a second cancellation would leave it open; it takes no longer than a read.
             if tail is not None:
                 self._thread.submit(tail.close)
             self._thread.shutdown(wait=True)
+
+    def _read_on(self, tail: LogTail) -> asyncio.Future[_Read]:
+        """Read the next records, and how far the reader has come with them, off the event loop."""
+        reading = asyncio.get_running_loop().run_in_executor(self._thread, lambda: (tail.read(POLL_S), tail.passed()))
+        # Whoever asked may have stopped; what nobody takes is read again, and is no fault.
+        reading.add_done_callback(lambda done: done.cancelled() or done.exception())
+        return reading
 
     async def _hand_over(self, records: Sequence[LogRecord]) -> None:
         for topic, batch in RecordBatch.of(records).by_topic().items():
