@@ -104,6 +104,7 @@ def by_hash(texts: Sequence[bytes], hashes: NDArray[np.uint32] | None = None) ->
 
 def together(parts: Sequence[TemplateRows], *, dimension: int) -> TemplateRows:
     """Return several as one; no booking may stand in two of them."""
+    parts = [part for part in parts if part.bookings]
     if len(parts) == 1:
         return parts[0]
     bookings = [booking for part in parts for booking in part.bookings]
