@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 JUDGED_AT_ONCE = 1000
-"""So many records are judged one by one before the event loop turns to others."""
+"""So many records are judged before the event loop turns to others."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -191,13 +191,18 @@ class Replica:
         async with self._changing:
             usual, others = await asyncio.to_thread(_read, generation, batch)
             # On the event loop, where decisions look into the ledger.
-            counting = usual.only(_count_all(generation, usual, batch))
+            counts = np.ones(len(usual), dtype=np.bool_)
+            for start in range(0, len(usual), JUDGED_AT_ONCE):
+                part = slice(start, start + JUDGED_AT_ONCE)
+                counts[part] = _count_part(generation, usual, batch, part)
+                await asyncio.sleep(0)
             changes = []
             for done, said in enumerate(others, start=1):
                 if _counts(generation, said):
                     changes.append(said.change)
                 if done % JUDGED_AT_ONCE == 0:
                     await asyncio.sleep(0)
+            counting = await asyncio.to_thread(usual.only, counts)
             await asyncio.to_thread(generation.gallery.apply, changes, batch.ends, counting.rows)
             await self._advance(topic, batch.ends)
 
@@ -285,15 +290,16 @@ def _counts(generation: Generation, said: _Said) -> bool:
     return True
 
 
-def _count_all(generation: Generation, usual: Enrolments, batch: RecordBatch) -> NDArray[np.bool_]:
-    """Take note of what usual enrolments say and tell which of them change the gallery."""
+def _count_part(generation: Generation, usual: Enrolments, batch: RecordBatch, part: slice) -> NDArray[np.bool_]:
+    """Take note of what some usual enrolments say and tell which of them change the gallery."""
+    records = usual.records[part]
     return generation.ledger.judge_all(
-        usual.rows.bookings,
-        usual.rows.hashes,
-        source_offsets=usual.source_offsets,
-        partitions=np.array(batch.partitions, dtype=np.int64)[usual.records],
-        offsets=np.array(batch.offsets, dtype=np.int64)[usual.records],
-        said_at_us=usual.said_at_us,
+        usual.rows.bookings[part],
+        usual.rows.hashes[part],
+        source_offsets=usual.source_offsets[part],
+        partitions=np.array([batch.partitions[number] for number in records.tolist()], dtype=np.int64),
+        offsets=np.array([batch.offsets[number] for number in records.tolist()], dtype=np.int64),
+        said_at_us=usual.said_at_us[part],
     )
 
 
