@@ -26,6 +26,7 @@ from processors.access import Directory
 from processors.model_card import model_digest, published_threshold
 from processors.policy import Consolidation, parse_policy
 from processors.quantiser import codebook_for
+from processors.score_meaning import expected_non_mates
 from schemas.codec import decode_for
 from schemas.errors import ContractError, IntegrityError, UsageError
 from schemas.topics import ACCESS, TOPICS, generation_topic, is_further_generation, spec_of
@@ -170,6 +171,9 @@ def generation(settings: Settings, faces: FaceExtractor, topic: str) -> Generati
         extractor=faces,
         dimension=dimension,
         threshold_of=lambda templates: threshold(faces.card, templates),
+        expected_of=lambda score, templates: expected_non_mates(
+            score, templates=templates, statistics=faces.card.statistics
+        ),
     )
 
 
