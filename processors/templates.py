@@ -27,13 +27,23 @@ def to_template(vector: NDArray[np.float32] | NDArray[np.float64]) -> NDArray[np
     Raises:
         ContractError: a vector has no direction (zero or not finite).
     """
+    template: NDArray[np.float32] = unit(vector).astype(_WIRE).astype(np.float32)
+    template.setflags(write=False)
+    return template
+
+
+def unit(vector: NDArray[np.float32] | NDArray[np.float64]) -> NDArray[np.float64]:
+    """Give each vector of `(..., d)` the length 1, in double precision.
+
+    Raises:
+        ContractError: a vector has no direction (zero or not finite).
+    """
     exact = np.asarray(vector, dtype=np.float64)
     length = np.linalg.norm(exact, axis=-1, keepdims=True)
     if not np.all(np.isfinite(length)) or np.any(length <= 0.0):
         raise ContractError("The recogniser returned a vector without a direction: check the model pack.")
-    template: NDArray[np.float32] = (exact / length).astype(_WIRE).astype(np.float32)
-    template.setflags(write=False)
-    return template
+    scaled: NDArray[np.float64] = exact / length
+    return scaled
 
 
 def template_to_bytes(template: NDArray[np.float32]) -> bytes:
