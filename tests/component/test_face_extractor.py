@@ -260,12 +260,14 @@ def test_a_model_is_fed_to_the_last_bit_as_its_card_says(
     np.testing.assert_array_equal(fed[0], expected.transpose(2, 0, 1) if layout is Layout.NCHW else expected)
 
 
-def test_the_pack_in_whole_numbers_sees_the_same_faces_and_is_never_compared_with_the_default_one(
-    found: dict[str, ExtractedFace], photos: Photos, assets: Assets
+def test_the_pack_in_whole_numbers_sees_the_same_faces_and_is_never_compared_with_the_plain_one(
+    photos: Photos, assets: Assets
 ) -> None:
+    plain = FaceExtractor(recipe_card("plain"), assets.pack_dir)
     extractor = FaceExtractor(recipe_card("int8"), assets.pack_dir)
-    for name, one in found.items():
-        other = extractor.extract(photos[name])
+    for name in photos:
+        one, other = plain.extract(photos[name]), extractor.extract(photos[name])
+        assert isinstance(one, ExtractedFace)
         assert isinstance(other, ExtractedFace)
         assert other.model_digest != one.model_digest
         assert (other.box_px, other.measurements["sharpness"]) == (one.box_px, one.measurements["sharpness"])
