@@ -64,7 +64,7 @@ def test_one_document_and_one_page_with_two_recipes_and_groups(
     assert report["failure_to_enrol"] == pytest.approx(2 / 13)
     assert 0.0 < report["rank_1"] < report["rank_20"] + 1e-9 < 1.0  # what has no template is a miss
     assert report["open_set"]["gallery_persons"] == 2
-    assert report["fusion"] == "best"  # as the default policy says
+    assert report["fusion"] == "fused"  # as the default policy says
     assert {"fnir_at_fpir_0.01", "rank_1", "failure_to_enrol"} <= set(report["few_events"])
     (beside_itself,) = report["comparisons"]
     for error in beside_itself["errors"].values():
