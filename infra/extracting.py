@@ -12,6 +12,7 @@ import os
 import signal
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -28,7 +29,7 @@ from processors.refusals import Refusal
 from schemas.errors import TransientError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from infra.settings import Settings
     from processors.extraction import ExtractedFace
@@ -113,7 +114,9 @@ def extract_photos(
         initargs=(recipe.card, recipe.pack_dir),
     )
     try:
-        for one in pool.map(_extract, paths, chunksize=_PHOTOS_A_TASK):
+        with _children_ignore_interrupts():
+            extractions = pool.map(_extract, paths, chunksize=_PHOTOS_A_TASK)
+        for one in extractions:
             found.append(one)
             progress(len(found))
     except BrokenProcessPool:
@@ -123,6 +126,16 @@ def extract_photos(
     finally:
         pool.shutdown(cancel_futures=True)
     return _joined(found, recipe.card.recogniser.dimension, policy)
+
+
+@contextmanager
+def _children_ignore_interrupts() -> Iterator[None]:
+    """Leave Ctrl-C to this process: what it starts meanwhile ignores it from the first moment."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def under_policy(extracted: Extracted) -> Extracted:
@@ -170,9 +183,8 @@ _extractor: FaceExtractor | None = None
 
 
 def _open(card: ModelCard, pack_dir: Path) -> None:
-    """Begin a process: one core, and Ctrl-C is for the one that asked."""
+    """Begin a process, on one core."""
     global _extractor  # noqa: PLW0603 - a process of a pool has no other place to keep what it opened
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     cv2.setNumThreads(1)
     _extractor = FaceExtractor(card, pack_dir)
 
