@@ -21,7 +21,7 @@ from processors.extraction import ExtractedFace, Extraction
 from processors.model_card import ColourOrder, Layout, model_digest
 from processors.quality import judge_face_count, judge_measurements, measure_face, unified_quality
 from processors.refusals import Refusal, RefusalCode
-from processors.templates import to_template
+from processors.templates import to_template, unit
 from schemas.errors import ContractError, IntegrityError
 
 if TYPE_CHECKING:
@@ -80,10 +80,10 @@ class FaceExtractor:
         if refusal is not None:
             return refusal
         vectors = self._follow_recipe(image, faces[0], crop)
-        found["vector_length"] = float(np.linalg.norm(vectors[0] + self._centre))
+        found["vector_length"] = float(np.linalg.norm(vectors[0]))
         found["unified_quality"] = unified_quality(found, self.card.quality.unified)
         return ExtractedFace(
-            template=to_template(vectors.sum(axis=0)),
+            template=to_template(unit(vectors.sum(axis=0)) - self._centre),
             model_digest=self.model_digest,
             measurements=found,
             box_px=faces[0].box_px,
@@ -127,10 +127,7 @@ class FaceExtractor:
         return decode_faces(outputs, self.card.detector, side_px=side, scale=scale)
 
     def _follow_recipe(self, image: NDArray[np.uint8], face: Face, crop: NDArray[np.uint8]) -> NDArray[np.float64]:
-        """Return the vectors `(n, d)` of the crops that the recipe wants, less the centre; that of `crop` comes first.
-
-        Their sum is the direction of the template.
-        """
+        """Return the vectors `(n, d)` of the crops that the recipe wants; that of `crop` comes first."""
         recipe = self.card.recipe
         crops = [crop]
         if recipe.second_look_px is not None:
@@ -139,7 +136,7 @@ class FaceExtractor:
             crops += [] if again is None else [again]
         if recipe.mirrored:
             crops += [np.ascontiguousarray(each[:, ::-1]) for each in crops]
-        return np.stack([self._embed(each).astype(np.float64) - self._centre for each in crops])
+        return np.stack([self._embed(each).astype(np.float64) for each in crops])
 
     def _look_again(self, image: NDArray[np.uint8], face: Face, side: int) -> NDArray[np.float64] | None:
         """Return the points `(5, 2)` of a face seen anew in a square round its box; None if it is not seen there.
@@ -154,11 +151,9 @@ class FaceExtractor:
         seen = _cut(image, corner + square * (2.0 * half), square * side, side)
         if seen is None:
             return None
-        upright = [each.points_px for each in self._detect(seen, side)[:1]]
-        reversed_ = [
-            mirrored(each.points_px, side) for each in self._detect(np.ascontiguousarray(seen[:, ::-1]), side)[:1]
-        ]
-        found = upright + reversed_
+        in_mirror = np.ascontiguousarray(seen[:, ::-1])
+        found = [each.points_px for each in self._detect(seen, side)[:1]]
+        found += [mirrored(each.points_px, side) for each in self._detect(in_mirror, side)[:1]]
         return corner + np.mean(found, axis=0) * (2.0 * half / side) if found else None
 
     def _embed(self, crop: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from connectors.gallery_ids import SID_PERSON, hashes_of
 from connectors.gallery_search import exact_scores
 from processors.candidates import SCORE_DECIMALS
 from processors.fusion import fused_template
+from processors.template_rows import SID_PERSON, by_hash
 from schemas.keys import booking_key
 
 if TYPE_CHECKING:
@@ -63,21 +63,19 @@ def _captures_of(
     pieces: Sequence[Piece], best: Sequence[ScoredCapture]
 ) -> Mapping[str, tuple[list[NDArray[np.float16]], list[NDArray[np.uint8]]]]:
     """Return by person the templates and the qualities of all its captures that can be found, piece by piece."""
-    of_sid = {one.person.removeprefix(SID_PERSON): one.person for one in best if one.person.startswith(SID_PERSON)}
-    of_booking = {
-        booking_key(one.ori, one.booking_number): one.person for one in best if not one.person.startswith(SID_PERSON)
-    }
-    sids, bookings = list(of_sid), list(of_booking)
-    sid_hashes, booking_hashes = hashes_of(sids), hashes_of(bookings)
+    by_sid = {one.person.removeprefix(SID_PERSON).encode(): one.person for one in best if _has_sid(one)}
+    alone = {booking_key(one.ori, one.booking_number).encode(): one.person for one in best if not _has_sid(one)}
+    sids, sid_hashes = by_hash(list(by_sid))
+    bookings, booking_hashes = by_hash(list(alone))
     captures: defaultdict[str, tuple[list[NDArray[np.float16]], list[NDArray[np.uint8]]]]
     captures = defaultdict(lambda: ([], []))
     for piece in pieces:
         ids = piece.segment.ids
         rows_of: defaultdict[str, list[int]] = defaultdict(list)
         for sid, row in ids.rows_of_sids(sids, sid_hashes):
-            rows_of[of_sid[sid]].append(row)
+            rows_of[by_sid[sid]].append(row)
         for booking, row in ids.rows_of_bookings(bookings, booking_hashes):
-            rows_of[of_booking[booking]].append(row)
+            rows_of[alone[booking]].append(row)
         for person, found in rows_of.items():
             rows = np.array(found, dtype=np.int64)
             rows = rows[piece.is_live(rows)]
@@ -85,3 +83,7 @@ def _captures_of(
             halves.append(piece.segment.templates[rows])
             steps.append(ids.quality_steps(rows))
     return captures
+
+
+def _has_sid(one: ScoredCapture) -> bool:
+    return one.person.startswith(SID_PERSON)

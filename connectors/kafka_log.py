@@ -25,6 +25,8 @@ DELIVERY_TIMEOUT_S = 30.0
 SETTLE_POLL_S = 0.1
 _SETTLING = frozenset({KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE})
 """What a cluster answers for a moment after a broker came or went."""
+REPLAY_RECORDS = 8192
+"""How many records a follower takes at a time when there are so many: what is done once a batch is then worth it."""
 READ_BACK_RECORDS = 1000
 """How many outcomes in a row must lie before the first open request until the read-back has gone far enough."""
 
@@ -73,7 +75,7 @@ class KafkaLog:
             (topic, partition): offset or (self._bounds(topic, partition)[0] if is_gallery(topic) else 0)
             for (topic, partition), offset in start.items()
         }
-        reader = LogReader(self._config)
+        reader = LogReader(self._config, most=REPLAY_RECORDS)
         reader.start(there)
         return reader
 

@@ -89,7 +89,9 @@ def find_recipe(wanted: str | None, settings: Settings) -> Recipe:
     name = wanted or path.stem
     card = assets.load_card(path)
     files = (card.detector.file, card.recogniser.file)
-    if all((path.parent / file).is_file() for file in files):
+    default = assets.load_card(assets.DEFAULT_CARD)
+    of_default = (card.detector.sha256, card.recogniser.sha256) == (default.detector.sha256, default.recogniser.sha256)
+    if not of_default or all((path.parent / file).is_file() for file in files):
         return Recipe(name=name, card=card, pack_dir=path.parent)
     # A card beside no models of its own is another way to use the default pack.
     pack = assets.fetch(settings.assets, lambda _: None, samples=False).pack_dir

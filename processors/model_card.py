@@ -111,7 +111,7 @@ class RecogniserCard:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecipeCard:
-    """How one template comes out of one face: the sum of the recogniser's vectors of several crops, less their centre.
+    """How one template comes out of one face: the sum of the recogniser's vectors of several crops, less a centre.
 
     docs/accuracy.md says what each part costs and buys. A card without a recipe has the plain one: one crop, nothing
     subtracted.
@@ -122,7 +122,7 @@ class RecipeCard:
     second_look_px: int | None = None
     """Side of the square in which the face that was found is looked for again, for a second crop; None: one crop."""
     centre: tuple[float, ...] | None = None
-    """(d,) subtracted from each vector as the recogniser returns it, before its length is made 1."""
+    """(d,) subtracted from the sum once that has length 1, before the rest gets length 1 again."""
 
 
 PLAIN = RecipeCard()

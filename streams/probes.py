@@ -139,6 +139,7 @@ class Probes:
             ),
             model_digest=active.model_digest,
             threshold=active.threshold_of(result.templates),
+            expected_of=active.expected_of,
             at=self._context.clock(),
         )
 

@@ -63,11 +63,22 @@ def probe(
         return 1
     if not as_json:
         rows = [
-            (each.rank, each.person, each.booking_number, each.score, "synthetic" if each.synthetic else "")
+            (
+                each.rank,
+                each.person,
+                each.booking_number,
+                each.score,
+                "unknown" if each.expected_non_mates is None else f"{each.expected_non_mates:g}",
+                "synthetic" if each.synthetic else "",
+            )
             for each in outcome.candidates
         ]
         title = f"Probe {outcome.probe_id}: {outcome.returned} candidates among {outcome.gallery_templates} templates"
-        out.print(table(title, ("rank", "person", "booking", "score", ""), rows))
+        out.print(table(title, ("rank", "person", "booking", "score", "by chance", ""), rows))
+        out.print(
+            "By chance: so many templates of other persons are expected to score at least this much in a gallery of "
+            "this size. It is no probability that the candidate is the person."
+        )
         out.print(f"The probe: {in_words(outcome.measurements)}", markup=False)
         out.print(f"Published threshold for a gallery of this size: {outcome.threshold}")
         out.print(outcome.lead_notice, style="bold", markup=False)

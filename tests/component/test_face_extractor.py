@@ -15,6 +15,7 @@ from PIL import Image, ImageFilter
 
 from connectors.face_extractor import FaceExtractor, _as_input
 from connectors.image_decoder import DecodeLimits
+from infra.assets import recipe_card
 from processors.extraction import ExtractedFace
 from processors.model_card import ColourOrder, Layout, ModelInput, RecipeCard, model_digest, published_threshold
 from processors.refusals import Refusal, RefusalCode
@@ -120,15 +121,14 @@ def test_a_second_look_finds_the_same_face_and_is_another_recipe(assets: Assets,
         assert one.measurements == two.measurements
 
 
-def test_the_centre_is_taken_from_the_vector_as_the_model_returns_it(assets: Assets, photos: Photos) -> None:
+def test_the_centre_is_taken_from_the_vector_at_unit_length(assets: Assets, photos: Photos) -> None:
     plain = _template(_with(assets), photos["B1"])
     nothing = _template(_with(assets, centre=(0.0,) * 128), photos["B1"])
     assert template_to_bytes(nothing.template) == template_to_bytes(plain.template)
-    # A vector is some 12 long: what is a thousand times longer drowns it, and a thousandth of it changes nothing.
-    long = tuple(12_000.0 * float(each) for each in plain.template)
-    assert _cosine(_template(_with(assets, centre=long), photos["B1"]), plain) < -0.999
-    short = tuple(0.012 * float(each) for each in plain.template)
-    assert _cosine(_template(_with(assets, centre=short), photos["B1"]), plain) > 0.999
+    shift = np.linspace(-0.05, 0.05, 128)
+    shifted = _template(_with(assets, centre=tuple(float(each) for each in shift)), photos["B1"])
+    expected = plain.template - shift
+    np.testing.assert_allclose(shifted.template, expected / np.linalg.norm(expected), atol=2e-4)
 
 
 def test_size_and_turn_of_the_photo_hardly_matter(
@@ -258,3 +258,20 @@ def test_a_model_is_fed_to_the_last_bit_as_its_card_says(
     expected = (in_order.astype(np.float32) - np.array(mean, dtype=np.float32)) * np.float32(scale)
     assert fed.dtype == np.float32
     np.testing.assert_array_equal(fed[0], expected.transpose(2, 0, 1) if layout is Layout.NCHW else expected)
+
+
+def test_the_pack_in_whole_numbers_sees_the_same_faces_and_is_never_compared_with_the_plain_one(
+    photos: Photos, assets: Assets
+) -> None:
+    plain = FaceExtractor(recipe_card("plain"), assets.pack_dir)
+    extractor = FaceExtractor(recipe_card("int8"), assets.pack_dir)
+    for name in photos:
+        one, other = plain.extract(photos[name]), extractor.extract(photos[name])
+        assert isinstance(one, ExtractedFace)
+        assert isinstance(other, ExtractedFace)
+        assert other.model_digest != one.model_digest
+        assert (other.box_px, other.measurements["sharpness"]) == (one.box_px, one.measurements["sharpness"])
+        assert _cosine(other, one) > 0.99
+        again = extractor.extract(photos[name])
+        assert isinstance(again, ExtractedFace)
+        assert template_to_bytes(again.template) == template_to_bytes(other.template)

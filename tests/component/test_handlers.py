@@ -186,6 +186,7 @@ class Bench:
             extractor=self.extractor,
             dimension=DIMENSION,
             threshold_of=lambda templates: templates / 1000,
+            expected_of=lambda score, templates: templates * (2.0 - score),
         )
         return Replica(generations=[generation], directory=self.registry.directory, kafka=self.log)
 
@@ -827,6 +828,7 @@ def test_a_candidate_list_says_what_it_rests_on(bench: Bench) -> None:
     assert isinstance(issued, CandidateListIssued)
     assert [(row.rank, row.person) for row in issued.candidates] == [(1, "sid:A1"), (2, "booking:CA0190000/B-2")]
     assert issued.candidates[0].score == 1.0
+    assert [row.expected_non_mates for row in issued.candidates] == [3 * (2 - row.score) for row in issued.candidates]
     assert (issued.requested, issued.returned) == (5, 2)
     assert (issued.gallery_templates, issued.gallery_persons) == (3, 2)
     assert issued.gallery_watermark == (2, 0, 0, 0, 0, 0, 0, 0)

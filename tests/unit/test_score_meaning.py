@@ -42,7 +42,7 @@ def test_half_of_all_are_expected_at_the_mean_and_nobody_in_an_empty_gallery() -
 
 def test_as_many_are_expected_at_the_measured_quantile_as_were_counted_there() -> None:
     # infra/models/sface-yunet.toml states the score that one in 100,000 pairs of different persons reached.
-    assert _expected(0.4424) == pytest.approx(10.0, rel=0.05)
+    assert _expected(0.4364) == pytest.approx(10.0, rel=0.05)
 
 
 def test_templates_with_the_cards_statistics_are_counted_as_expected_or_fewer() -> None:
