@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from infra.settings import Settings
     from processors.extraction import ExtractedFace
-    from processors.model_card import ModelCard
+    from processors.model_card import DetectorCard, ModelCard, RecogniserCard
     from processors.policy import Policy
 
 UNREADABLE = "UNREADABLE"
@@ -88,14 +88,17 @@ def find_recipe(wanted: str | None, settings: Settings) -> Recipe:
             raise UsageError(f"There is no recipe {wanted!r}: name one of {known}, or the file of a model card.")
     name = wanted or path.stem
     card = assets.load_card(path)
-    files = (card.detector.file, card.recogniser.file)
-    default = assets.load_card(assets.DEFAULT_CARD)
-    of_default = (card.detector.sha256, card.recogniser.sha256) == (default.detector.sha256, default.recogniser.sha256)
-    if not of_default or all((path.parent / file).is_file() for file in files):
+    fetched = {part.sha256 for each in shipped for part in _models_of(assets.recipe_card(each))}
+    of_default = {part.sha256 for part in _models_of(card)} <= fetched
+    if not of_default or all((path.parent / part.file).is_file() for part in _models_of(card)):
         return Recipe(name=name, card=card, pack_dir=path.parent)
     # A card beside no models of its own is another way to use the default pack.
     pack = assets.fetch(settings.assets, lambda _: None, samples=False).pack_dir
     return Recipe(name=name, card=card, pack_dir=pack)
+
+
+def _models_of(card: ModelCard) -> tuple[DetectorCard, RecogniserCard]:
+    return card.detector, card.recogniser
 
 
 def extract_photos(
