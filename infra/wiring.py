@@ -13,6 +13,7 @@ from connectors.attempt_counter import AttemptCounter
 from connectors.audit_reader import AuditReader
 from connectors.audit_store import AwaitedStore, open_store
 from connectors.clickhouse_client import ClickHouseServer
+from connectors.extraction_processes import ExtractionProcesses
 from connectors.face_extractor import FaceExtractor
 from connectors.faiss_gallery import FaissGallery
 from connectors.group_progress import GroupProgress, Progress, lag_by_topic
@@ -101,12 +102,24 @@ def policy(settings: Settings) -> Policy:
         raise UsageError(f"Policy {source}: {error}") from None
 
 
-def extractor(settings: Settings) -> FaceExtractor:
-    """Open the default model pack, fetched if need be, or the one beside an agency's own card."""
+def pack(settings: Settings) -> tuple[ModelCard, Path]:
+    """Return card and folder of the default model pack, fetched if need be, or of an agency's own card."""
     if settings.model_card is not None:
-        return FaceExtractor(assets.load_card(settings.model_card), settings.model_card.parent)
+        return assets.load_card(settings.model_card), settings.model_card.parent
     found = assets.fetch(settings.assets, lambda _: None, samples=False)
-    return FaceExtractor(found.card, found.pack_dir)
+    return found.card, found.pack_dir
+
+
+def extractor(settings: Settings) -> FaceExtractor:
+    """Open the model pack in this process, for work on images that nobody else waits for."""
+    return FaceExtractor(*pack(settings))
+
+
+def extraction_processes(settings: Settings, card: ModelCard, pack_dir: Path) -> ExtractionProcesses:
+    """Open a model pack in processes of its own."""
+    return ExtractionProcesses(
+        card, pack_dir, processes=settings.extraction_processes, limit_s=settings.extraction_limit_s
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,15 +160,26 @@ def active_generation(settings: Settings, known: Directory) -> GenerationName:
 
 def generations(settings: Settings) -> tuple[Generation, ...]:
     """Return the gallery generation of the model pack, and that of the pack to change to, if there is one."""
-    kept = [generation(settings, extractor(settings), settings.gallery_topic)]
+    kept = [generation(settings, extraction_processes(settings, *pack(settings)), settings.gallery_topic)]
     if settings.next_model_card is not None:
-        card = settings.next_model_card
-        faces = FaceExtractor(assets.load_card(card), card.parent)
+        faces = next_extraction_processes(settings)
         kept.append(generation(settings, faces, generation_topic(model_digest(faces.card))))
     return tuple(kept)
 
 
-def generation(settings: Settings, faces: FaceExtractor, topic: str) -> Generation:
+def next_extraction_processes(settings: Settings) -> ExtractionProcesses:
+    """Open the pack to change to in processes of its own.
+
+    Raises:
+        UsageError: there is none.
+    """
+    card = settings.next_model_card
+    if card is None:
+        raise UsageError("Name the model card of the pack to change to: LEADSTREAM_NEXT_MODEL_CARD.")
+    return extraction_processes(settings, assets.load_card(card), card.parent)
+
+
+def generation(settings: Settings, faces: ExtractionProcesses, topic: str) -> Generation:
     """Return the gallery generation of a pack, empty."""
     dimension = faces.card.recogniser.dimension
     return Generation(
@@ -187,7 +211,7 @@ def worker(settings: Settings, name: str, metrics: WorkerMetrics) -> Worker:
             name=name,
             brokers=str(config["bootstrap.servers"]),
             data=folder,
-            extraction_threads=settings.extraction_threads,
+            extractions_at_once=settings.extraction_processes,
             barrier_limit_s=settings.barrier_limit_s,
             dead_letter_limit=settings.dead_letter_limit,
             snapshot_every_s=settings.snapshot_every_s,

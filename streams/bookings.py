@@ -205,6 +205,9 @@ async def extract_stored(
                 raise
             return Refusal(code=RefusalCode(fault.code), message=str(fault))
         with context.attempts.attempt(*place):
-            return extractor.extract(photo)
+            try:
+                return extractor.extract(photo)
+            except DomainFault as fault:
+                raise DomainFault(fault.code, f"Image {place[1] + 1} of the record: {fault}") from None
 
     return await asyncio.get_running_loop().run_in_executor(context.pool, fetch_and_extract)

@@ -62,7 +62,7 @@ PROBES_AT_ONCE = 16
 BOOKINGS_AT_ONCE = 32
 """Booking events that a worker has under way: enough that extraction never waits for Kafka."""
 THREADS_PER_EXTRACTION = 2
-"""While one image of a thread's is extracted, the next one is fetched."""
+"""While one image is extracted, the next one is fetched."""
 
 log = structlog.get_logger()
 
@@ -77,7 +77,7 @@ class WorkerSettings:
     """Comma-separated host:port."""
     data: Path
     """A folder of its own."""
-    extraction_threads: int
+    extractions_at_once: int
     barrier_limit_s: float
     dead_letter_limit: int
     snapshot_every_s: float
@@ -121,7 +121,7 @@ class Worker:
             self.replica, parts.kafka, settings.data / "snapshots", every_s=settings.snapshot_every_s
         )
         self._audit = AuditWatch(parts.audit, settle_s=settings.barrier_limit_s, telemetry=parts.telemetry)
-        threads = THREADS_PER_EXTRACTION * settings.extraction_threads
+        threads = THREADS_PER_EXTRACTION * settings.extractions_at_once
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="extraction")
         self._search_pool = ThreadPoolExecutor(1, thread_name_prefix="search")
         self._topics: dict[str, Any] = {}
