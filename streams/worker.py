@@ -61,8 +61,11 @@ PROBES_AT_ONCE = 16
 """Requests that a worker has under way: enough to keep extraction and search busy."""
 BOOKINGS_AT_ONCE = 32
 """Booking events that a worker has under way: enough that extraction never waits for Kafka."""
-THREADS_PER_EXTRACTION = 2
-"""While one image is extracted, the next one is fetched."""
+POLL_RECORDS = 16
+STREAM_BUFFER = 10 * POLL_RECORDS * spec_of(BOOKING_EVENTS).partitions
+"""Records of a topic that a worker has in memory, about, and did not begin; the others wait in Kafka."""
+FETCHED_AHEAD = 1
+"""Images that are fetched while others are extracted."""
 
 log = structlog.get_logger()
 
@@ -121,8 +124,9 @@ class Worker:
             self.replica, parts.kafka, settings.data / "snapshots", every_s=settings.snapshot_every_s
         )
         self._audit = AuditWatch(parts.audit, settle_s=settings.barrier_limit_s, telemetry=parts.telemetry)
-        threads = THREADS_PER_EXTRACTION * settings.extractions_at_once
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="extraction")
+        captures_at_once = settings.extractions_at_once + FETCHED_AHEAD
+        # As many again for probes.
+        self._pool = ThreadPoolExecutor(2 * captures_at_once, thread_name_prefix="extraction")
         self._search_pool = ThreadPoolExecutor(1, thread_name_prefix="search")
         self._topics: dict[str, Any] = {}
         self._caught_up = asyncio.Event()
@@ -142,7 +146,7 @@ class Worker:
             clock=parts.clock,
             barrier_limit_s=settings.barrier_limit_s,
             is_audited_within=self._audit.is_within,
-            captures_at_once=threads,
+            captures_at_once=captures_at_once,
             telemetry=parts.telemetry,
         )
         self._bookings = Bookings(context)
@@ -433,7 +437,11 @@ def _make_app(settings: WorkerSettings) -> faust.App:
         broker_session_timeout=10.0,
         broker_request_timeout=30.0,
         stream_wait_empty=False,
-        stream_buffer_maxsize=64,
+        # Faust hands out records of all topics one after the other and waits where a buffer is full: a backlog of
+        # bookings would hold up probes. At four fifths it stops fetching a partition, after one more poll of it; so
+        # the last fifth has room for a poll of every partition.
+        stream_buffer_maxsize=STREAM_BUFFER,
+        broker_max_poll_records=POLL_RECORDS,
         topic_allow_declare=False,
         topic_disable_leader=True,
         topic_replication_factor=1,
