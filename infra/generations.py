@@ -162,8 +162,7 @@ def rebuilding(settings: Settings) -> Iterator[Rebuild]:
     config = wiring.kafka_config(settings)
     folder = DataFolder(settings.data).worker("rebuild")
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    *_, pack = wiring.generations(settings)
-    with closing(RecordSender(config)) as sender:
+    with closing(RecordSender(config)) as sender, wiring.next_extraction_processes(settings) as extractor:
 
         def send(topic: str, record: TemplatesEnrolled | TemplatesWithdrawn) -> None:
             key = key_of(record)
@@ -172,7 +171,7 @@ def rebuilding(settings: Settings) -> Iterator[Rebuild]:
         parts = RebuildParts(
             kafka=KafkaLog(config),
             objects=wiring.object_store(settings),
-            extractor=pack.extractor,
+            extractor=extractor,
             attempts=AttemptCounter(folder / "attempts"),
             policy=wiring.policy(settings),
             clock=wiring.now,
@@ -181,7 +180,8 @@ def rebuilding(settings: Settings) -> Iterator[Rebuild]:
         active = wiring.active_generation(settings, wiring.directory_as_published(settings))
         if active == target:
             raise UsageError(f"Generation {target.model_digest[:16]} is active already; there is nothing to build.")
-        yield Rebuild(active.topic, target.topic, target.model_digest, parts, threads=settings.extraction_threads)
+        threads = settings.extraction_processes
+        yield Rebuild(active.topic, target.topic, target.model_digest, parts, threads=threads)
 
 
 def _is_audited(settings: Settings, kafka: KafkaLog, topic: str) -> bool:

@@ -82,7 +82,12 @@ class Settings(BaseSettings):
     assets: Annotated[Path, Field(description="Where fetched models, photos and jars are kept.")] = Field(
         default_factory=default_assets,
     )
-    extraction_threads: Annotated[int, Field(description="Threads that extract templates in a worker.", gt=0)] = 2
+    extraction_processes: Annotated[
+        int, Field(description="Processes of a worker that extract templates: one a core.", gt=0)
+    ] = 2
+    extraction_limit_s: Annotated[
+        float, Field(description="Processor time that one image may take, seconds; past it the image is refused.", gt=0)
+    ] = 20.0
     search_threads: Annotated[int, Field(description="Threads that one search of the gallery uses.", gt=0)] = 2
     barrier_limit_s: Annotated[
         float,

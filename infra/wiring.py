@@ -13,6 +13,7 @@ from connectors.attempt_counter import AttemptCounter
 from connectors.audit_reader import AuditReader
 from connectors.audit_store import AwaitedStore, open_store
 from connectors.clickhouse_client import ClickHouseServer
+from connectors.extraction_processes import ExtractionProcesses
 from connectors.face_extractor import FaceExtractor
 from connectors.faiss_gallery import FaissGallery
 from connectors.group_progress import GroupProgress, Progress, lag_by_topic
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from connectors.metrics import WorkerMetrics
+    from infra.extracting import Recipe
     from infra.settings import Settings
     from processors.model_card import ModelCard
     from processors.policy import Policy
@@ -104,9 +106,16 @@ def policy(settings: Settings) -> Policy:
 
 
 def extractor(settings: Settings) -> FaceExtractor:
-    """Open the pack of the worker's card: the default one, fetched if need be, or the one beside a card of its own."""
+    """Open the pack of the worker's card in this process, for work on images that nobody else waits for."""
     recipe = find_recipe(None, settings)
     return FaceExtractor(recipe.card, recipe.pack_dir)
+
+
+def extraction_processes(settings: Settings, recipe: Recipe) -> ExtractionProcesses:
+    """Open a pack in processes of its own."""
+    return ExtractionProcesses(
+        recipe.card, recipe.pack_dir, processes=settings.extraction_processes, limit_s=settings.extraction_limit_s
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,15 +152,26 @@ def active_generation(settings: Settings, known: Directory) -> GenerationName:
 
 def generations(settings: Settings) -> tuple[Generation, ...]:
     """Return the gallery generation of the model pack, and that of the pack to change to, if there is one."""
-    kept = [generation(settings, extractor(settings), settings.gallery_topic)]
+    kept = [generation(settings, extraction_processes(settings, find_recipe(None, settings)), settings.gallery_topic)]
     if settings.next_model_card is not None:
-        recipe = find_recipe(str(settings.next_model_card), settings)
-        faces = FaceExtractor(recipe.card, recipe.pack_dir)
+        faces = next_extraction_processes(settings)
         kept.append(generation(settings, faces, generation_topic(model_digest(faces.card))))
     return tuple(kept)
 
 
-def generation(settings: Settings, faces: FaceExtractor, topic: str) -> Generation:
+def next_extraction_processes(settings: Settings) -> ExtractionProcesses:
+    """Open the pack to change to in processes of its own.
+
+    Raises:
+        UsageError: there is none.
+    """
+    card = settings.next_model_card
+    if card is None:
+        raise UsageError("Name the model card of the pack to change to: LEADSTREAM_NEXT_MODEL_CARD.")
+    return extraction_processes(settings, find_recipe(str(card), settings))
+
+
+def generation(settings: Settings, faces: ExtractionProcesses, topic: str) -> Generation:
     """Return the gallery generation of a pack, empty."""
     dimension = faces.card.recogniser.dimension
     return Generation(
@@ -187,7 +207,7 @@ def worker(settings: Settings, name: str, metrics: WorkerMetrics) -> Worker:
             name=name,
             brokers=str(config["bootstrap.servers"]),
             data=folder,
-            extraction_threads=settings.extraction_threads,
+            extractions_at_once=settings.extraction_processes,
             barrier_limit_s=settings.barrier_limit_s,
             dead_letter_limit=settings.dead_letter_limit,
             snapshot_every_s=settings.snapshot_every_s,

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from processors.refusals import Refusal
+from processors.refusals import Refusal, RefusalCode
+from processors.templates import template_from_bytes, template_to_bytes
+from schemas.errors import ContractError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,3 +32,38 @@ class ExtractedFace:
 
 
 Extraction = ExtractedFace | Refusal
+
+
+def extraction_to_bytes(extraction: Extraction) -> bytes:
+    """Write an extraction for another process to read; floats come back as they were."""
+    if isinstance(extraction, Refusal):
+        facts: dict[str, object] = {"code": extraction.code, "message": extraction.message}
+    else:
+        facts = {
+            "template": template_to_bytes(extraction.template).hex(),
+            "model_digest": extraction.model_digest,
+            "box_px": extraction.box_px,
+        }
+    return json.dumps({**facts, "measurements": dict(extraction.measurements)}).encode()
+
+
+def extraction_from_bytes(data: bytes, *, dimension: int) -> Extraction:
+    """Read an extraction that another process wrote, which an image may have made its own: nothing in it is executed.
+
+    Raises:
+        ContractError: it is none.
+    """
+    try:
+        facts = json.loads(data)
+        measurements = {str(name): float(value) for name, value in facts["measurements"].items()}
+        if "code" in facts:
+            return Refusal(code=RefusalCode(facts["code"]), message=str(facts["message"]), measurements=measurements)
+        left, top, width, height = map(float, facts["box_px"])
+        return ExtractedFace(
+            template=template_from_bytes(bytes.fromhex(facts["template"]), dimension=dimension),
+            model_digest=str(facts["model_digest"]),
+            measurements=measurements,
+            box_px=(left, top, width, height),
+        )
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise ContractError("This is no extraction.") from None

@@ -238,6 +238,21 @@ def parse_model_card(fields: Mapping[str, object]) -> ModelCard:
     return card
 
 
+def card_to_json(card: ModelCard) -> str:
+    """Write a card so that `parse_model_card` makes the same of what `json.loads` gives."""
+    fields = asdict(card)
+    fields["recogniser"] |= {"normalisation": "l2", "metric": "cosine"}
+    return json.dumps(_without_none(fields), allow_nan=False)
+
+
+def _without_none(fields: dict[str, object]) -> dict[str, object]:
+    return {
+        name: _without_none(value) if isinstance(value, dict) else value
+        for name, value in fields.items()
+        if value is not None
+    }
+
+
 def model_digest(card: ModelCard) -> str:
     """Return the SHA-256 (hex) over the pack's files and the recipe: equal digests, and only they, are comparable.
 

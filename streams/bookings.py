@@ -1,4 +1,8 @@
-"""Agent `bookings`: a booking becomes searchable, a court order takes it out again."""
+"""Agent `bookings`: a booking becomes searchable, a court order takes it out again.
+
+Several events are handled at once, those of one booking one after the other: the barrier before a decision shows what
+was decided, and published, for every earlier event of the same booking (G5).
+"""
 
 from __future__ import annotations
 
@@ -19,11 +23,9 @@ from streams.guard import safe_text_of
 from streams.replica import until_reached
 
 if TYPE_CHECKING:
-    from uuid import UUID
-
     from processors.extraction import Extraction
     from processors.gallery import Entry
-    from schemas.events import BookingProcessed, TemplatesEnrolled, TemplatesWithdrawn
+    from schemas.events import BookingProcessed, Capture, TemplatesEnrolled, TemplatesWithdrawn
     from schemas.positions import SourcePosition
     from schemas.records import LogRecord
     from streams.context import Context
@@ -43,6 +45,8 @@ class Bookings:
 
     def __init__(self, context: Context) -> None:
         self._context = context
+        # Few wait for a thread, so that a probe does not wait behind a queue of bookings.
+        self._extracting = asyncio.Semaphore(context.captures_at_once)
 
     async def handle(self, record: LogRecord) -> None:
         """Decide one booking event: first the gallery record, then the answer that acknowledges it (G5)."""
@@ -115,25 +119,30 @@ class Bookings:
     ) -> tuple[TemplatesEnrolled | TemplatesWithdrawn, BookingProcessed]:
         context = self._context
         scope = booking_scope(booking.ori, booking.booking_number)
-        extractions: dict[UUID, Extraction] = {}
         captures = enrolment.captures_to_extract(booking, context.policy)
         # The same photo in another generation is another attempt.
         first = len(captures) * list(context.replica.generations).index(generation.topic)
-        for number, capture in enumerate(captures):
-            try:
-                extractions[capture.capture_id] = await extract_stored(
-                    context,
-                    generation.extractor,
-                    StoredImage(reference=capture.reference, sha256=capture.sha256, scope=scope),
-                    (record.position, first + number),
-                )
-            except (TransientError, IntegrityError):
-                raise
-            except Exception as error:
-                if is_active:
-                    raise
-                # What only the other generation's pack cannot do must not keep a booking out of this one.
-                extractions[capture.capture_id] = enrolment.failed(safe_text_of(error))
+
+        async def extract(number: int, capture: Capture) -> Extraction:
+            image = StoredImage(reference=capture.reference, sha256=capture.sha256, scope=scope)
+            async with self._extracting:
+                return await extract_stored(context, generation.extractor, image, (record.position, first + number))
+
+        found = await asyncio.gather(
+            *(extract(number, capture) for number, capture in enumerate(captures)),
+            # None is under way any more when the booking is tried again: no image is worked on twice at a time.
+            return_exceptions=True,
+        )
+        errors = [each for each in found if isinstance(each, BaseException)]
+        # What makes the worker wait or stop goes before what sets the booking aside.
+        for error in sorted(errors, key=_sets_aside):
+            if is_active or not _sets_aside(error):
+                raise error
+        extractions = {
+            # What only the other generation's pack cannot do must not keep a booking out of this one.
+            capture.capture_id: enrolment.failed(safe_text_of(each)) if isinstance(each, BaseException) else each
+            for capture, each in zip(captures, found, strict=True)
+        }
         return enrolment.enrol(
             booking,
             record.position,
@@ -156,6 +165,11 @@ class Bookings:
             outcome=str(answer.outcome),
             code=answer.code,
         )
+
+
+def _sets_aside(error: BaseException) -> bool:
+    """Tell whether an error is about the image; the others say that the worker waits, stops or is cancelled."""
+    return isinstance(error, Exception) and not isinstance(error, (TransientError, IntegrityError))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -191,6 +205,9 @@ async def extract_stored(
                 raise
             return Refusal(code=RefusalCode(fault.code), message=str(fault))
         with context.attempts.attempt(*place):
-            return extractor.extract(photo)
+            try:
+                return extractor.extract(photo)
+            except DomainFault as fault:
+                raise DomainFault(fault.code, f"Image {place[1] + 1} of the record: {fault}") from None
 
     return await asyncio.get_running_loop().run_in_executor(context.pool, fetch_and_extract)

@@ -28,7 +28,7 @@ class Context:
     attempts: Attempts
     """Around every use of an extractor: what crashes it twice is not tried again."""
     pool: Executor
-    """Threads in which extraction runs, off the event loop."""
+    """Threads in which images are fetched and extracted, off the event loop."""
     searches: SearchQueue
     objects: Objects
     """Where the photos are."""
@@ -39,6 +39,8 @@ class Context:
     """How long to wait at the read barrier before the replica counts as behind."""
     is_audited_within: Callable[[float], Awaitable[bool]]
     """Seconds -> whether everything older than that is known to be in the audit trail."""
+    captures_at_once: int = 2
+    """How many captures of bookings are in the pool at a time, at most; the others leave it to probes."""
     telemetry: Telemetry = NO_TELEMETRY
 
     def age_s(self, record: LogRecord) -> float:

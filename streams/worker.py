@@ -58,7 +58,14 @@ CONSUMED = (BOOKING_EVENTS, PROBE_REQUESTS, ACCESS)
 HEAL_EVERY_S = 30.0
 PROGRESS_EVERY_S = 5.0
 PROBES_AT_ONCE = 16
-"""Requests that a worker has under way: enough to keep extraction and search busy. Bookings come one by one."""
+"""Requests that a worker has under way: enough to keep extraction and search busy."""
+BOOKINGS_AT_ONCE = 32
+"""Booking events that a worker has under way: enough that extraction never waits for Kafka."""
+POLL_RECORDS = 16
+STREAM_BUFFER = 10 * POLL_RECORDS * spec_of(BOOKING_EVENTS).partitions
+"""Records of a topic that a worker has in memory, about, and did not begin; the others wait in Kafka."""
+FETCHED_AHEAD = 1
+"""Images that are fetched while others are extracted."""
 
 log = structlog.get_logger()
 
@@ -73,7 +80,7 @@ class WorkerSettings:
     """Comma-separated host:port."""
     data: Path
     """A folder of its own."""
-    extraction_threads: int
+    extractions_at_once: int
     barrier_limit_s: float
     dead_letter_limit: int
     snapshot_every_s: float
@@ -117,7 +124,9 @@ class Worker:
             self.replica, parts.kafka, settings.data / "snapshots", every_s=settings.snapshot_every_s
         )
         self._audit = AuditWatch(parts.audit, settle_s=settings.barrier_limit_s, telemetry=parts.telemetry)
-        self._pool = ThreadPoolExecutor(settings.extraction_threads, thread_name_prefix="extraction")
+        captures_at_once = settings.extractions_at_once + FETCHED_AHEAD
+        # As many again for probes.
+        self._pool = ThreadPoolExecutor(2 * captures_at_once, thread_name_prefix="extraction")
         self._search_pool = ThreadPoolExecutor(1, thread_name_prefix="search")
         self._topics: dict[str, Any] = {}
         self._caught_up = asyncio.Event()
@@ -137,6 +146,7 @@ class Worker:
             clock=parts.clock,
             barrier_limit_s=settings.barrier_limit_s,
             is_audited_within=self._audit.is_within,
+            captures_at_once=captures_at_once,
             telemetry=parts.telemetry,
         )
         self._bookings = Bookings(context)
@@ -186,7 +196,14 @@ class Worker:
                 return
 
     def _attach(self) -> None:
-        self._listen(BOOKING_EVENTS, "bookings", self._bookings.handle, self._bookings.give_up)
+        self._listen(
+            BOOKING_EVENTS,
+            "bookings",
+            self._bookings.handle,
+            self._bookings.give_up,
+            at_once=BOOKINGS_AT_ONCE,
+            chain_of=booking_of,
+        )
         self._listen(PROBE_REQUESTS, "probes", self._decide_probe, self._probes.give_up, at_once=PROBES_AT_ONCE)
         self._listen(ACCESS, "access", self._report_access_refusal, _nobody_waits)
         channels = {topic: SteadyChannel(self.app) for topic in self.replica.followed}
@@ -206,6 +223,7 @@ class Worker:
         give_up: Callable[[LogRecord, str], Awaitable[None]],
         *,
         at_once: int = 1,
+        chain_of: Callable[[Any], bytes | None] | None = None,
     ) -> None:
         guard = Guard(
             stage=stage,
@@ -229,7 +247,8 @@ class Worker:
         async def agent(stream: StreamT[Any]) -> None:
             await self._caught_up.wait()
             # Acknowledged by hand: Faust would also acknowledge what was cancelled half-way (G1).
-            await work_through(cast("Stream[Any]", stream).noack().events(), deal_with, at_once=at_once)
+            events = cast("Stream[Any]", stream).noack().events()
+            await work_through(events, deal_with, at_once=at_once, chain_of=chain_of)
 
         self.app.agent(self._topic(topic), name=stage)(agent)
 
@@ -388,6 +407,12 @@ class Worker:
             await (await self._topic(generation.topic).send(key=record.key, value=record.value))
 
 
+def booking_of(event: Any) -> bytes | None:
+    """Return which booking a record says something about; one whose key is another's is refused."""
+    key: bytes | None = event.message.key
+    return key
+
+
 async def _nobody_waits(_record: LogRecord, _reason: str) -> None:
     """Give up an access event: its dead letter is all there is to say."""
 
@@ -412,7 +437,11 @@ def _make_app(settings: WorkerSettings) -> faust.App:
         broker_session_timeout=10.0,
         broker_request_timeout=30.0,
         stream_wait_empty=False,
-        stream_buffer_maxsize=64,
+        # Faust hands out records of all topics one after the other and waits where a buffer is full: a backlog of
+        # bookings would hold up probes. At four fifths it stops fetching a partition, after one more poll of it; so
+        # the last fifth has room for a poll of every partition.
+        stream_buffer_maxsize=STREAM_BUFFER,
+        broker_max_poll_records=POLL_RECORDS,
         topic_allow_declare=False,
         topic_disable_leader=True,
         topic_replication_factor=1,

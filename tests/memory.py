@@ -88,6 +88,9 @@ class MemoryKafka(KafkaLog):
     def _bounds(self, topic: str, partition: int) -> tuple[int, int]:
         return 0, len(self.everything.get((topic, partition), ()))
 
+    def _ends_at_once(self, places: Sequence[Place]) -> dict[Place, int]:
+        return {place: self._bounds(*place)[1] for place in places}
+
 
 class MemoryReader:
     """Reads on from chosen offsets, for a follower or for the sink; tells when there is nothing more."""

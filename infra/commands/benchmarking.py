@@ -12,6 +12,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from infra import assets, bench_extract, bench_population, logs
 from infra.bench_extract import ExtractBench
+from infra.bench_pipeline import PipelineBench
 from infra.bench_recovery import RecoveryBench
 from infra.bench_search import SearchBench, rows_for_people
 from infra.brokers import Kind
@@ -143,6 +144,35 @@ def recovery(
             jars=load_settings().assets / f"kafka-{kafka_version()}",
         ).run(progress)
     _show(report, "recovery", as_json=as_json)
+
+
+@bench.command()
+def pipeline(
+    photos: Annotated[
+        Path | None, typer.Option(help="Folder of photos, one face each; default: the sample photos.")
+    ] = None,
+    bookings: Annotated[int, typer.Option(help="Bookings in the queue of each turn.", min=20)] = 1500,
+    turns: Annotated[int, typer.Option(help="How often bare loop and road take turns.", min=1)] = 3,
+    queue: Annotated[int, typer.Option(help="Bookings in a longer queue, for its memory; 0: none.", min=0)] = 10_000,
+    probes: Annotated[int, typer.Option(help="Probes at each load; 0: none.", min=0)] = 400,
+    bare_s: Annotated[float, typer.Option(help="Seconds of the bare loop in each turn.", min=0.1)] = 15.0,
+    broker: Annotated[Kind, typer.Option(help="Which Kafka to start for it.")] = "apache",
+    as_json: Json = False,
+) -> None:
+    """Booking events to template events beside the bare models, probes under load, hostile images, memory."""
+    logs.configure("warning", "bench")
+    with _progress() as progress:
+        report = PipelineBench(
+            settings=load_settings(),
+            broker=broker,
+            photos=photos,
+            bookings=bookings,
+            turns=turns,
+            queue=queue,
+            probes=probes,
+            bare_s=bare_s,
+        ).run(progress)
+    _show(report, "pipeline", as_json=as_json)
 
 
 def _size(text: str) -> tuple[int, int]:

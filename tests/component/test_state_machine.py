@@ -97,11 +97,12 @@ from streams.generation import Generation
 from streams.probes import Probes
 from streams.replica import Replica
 from streams.search_queue import SearchQueue
+from streams.side_by_side import work_through
 from streams.sink import Sink
-from streams.worker import Worker
+from streams.worker import Worker, booking_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import AsyncIterator, Iterator
     from datetime import datetime
     from uuid import UUID
 
@@ -237,6 +238,8 @@ class World(RuleBasedStateMachine):
         self.on_its_way: list[Event] = []
         """What killed workers had given to their Kafka clients; it may still be written, or never."""
         self.writes_until_death: int | None = None
+        self.pauses: list[int] = []
+        """For how many turns of the event loop Kafka keeps each of the next words."""
         self.known: dict[int, set[UUID]] = {}
         """Probes of each partition that the worker must know to be decided."""
         for event, key in PEOPLE:
@@ -321,6 +324,31 @@ class World(RuleBasedStateMachine):
         except Killed:
             self.start_worker()
         self.writes_until_death = None
+
+    @rule(
+        partition=partitions,
+        records=st.integers(2, 12),
+        at_once=st.integers(2, 8),
+        pauses=st.lists(st.integers(0, 12), max_size=16),
+        first=st.sampled_from(FOLLOWED),
+        writes_until_death=st.one_of(st.none(), st.none(), st.integers(0, 6)),
+    )
+    def the_worker_has_several_bookings_under_way(
+        self,
+        partition: int,
+        records: int,
+        at_once: int,
+        pauses: list[int],
+        first: str,
+        writes_until_death: int | None,
+    ) -> None:
+        """G5: what is said of one booking is decided in its order, however long Kafka takes for each word beside it."""
+        place = (BOOKING_EVENTS, partition)
+        self.pauses, self.writes_until_death = pauses, writes_until_death
+        pending = self.kafka.everything[place][self.committed[place] :][:records]
+        if not self.run(self.handle_side_by_side(pending, at_once, first)):
+            self.start_worker()
+        self.pauses, self.writes_until_death = [], None
 
     @precondition(lambda self: not self.has_caught_up())
     @rule(partition=partitions)
@@ -577,6 +605,8 @@ class World(RuleBasedStateMachine):
         else:
             assert isinstance(event, (CandidateListIssued, ProbeRefused))
             self.judge_outcome(event)
+        for _ in range(self.pauses.pop() if self.pauses else 0):
+            await asyncio.sleep(0)
         if self.writes_until_death == 0:
             self.on_its_way.append(event)
             raise Killed
@@ -617,8 +647,8 @@ class World(RuleBasedStateMachine):
 
     # The world.
 
-    def run(self, doing: Any) -> None:
-        self.loop.run_until_complete(doing)
+    def run(self, doing: Any) -> Any:
+        return self.loop.run_until_complete(doing)
 
     def publish(self, record: LogRecord, event: Event | None) -> None:
         written = self.kafka.append(record, event)
@@ -662,6 +692,42 @@ class World(RuleBasedStateMachine):
         await asyncio.sleep(0)
         await self.catch_up(first)
         await handling
+        self.note_handled(record)
+
+    async def handle_side_by_side(self, pending: list[LogRecord], at_once: int, first: str) -> bool:
+        """Handle bookings as the agent does, while the follower goes on; return whether the worker is still alive."""
+        handled, is_alive, all_handled_or_dead = 0, True, asyncio.Event()
+        if not pending:
+            return True
+
+        async def stream() -> AsyncIterator[Any]:
+            for record in pending:
+                message = SimpleNamespace(tp=record.partition, key=record.key)
+                yield SimpleNamespace(message=message, record=record, ack=partial(self.commit, record))
+            await all_handled_or_dead.wait()
+
+        async def deal_with(event: Any) -> bool:
+            nonlocal handled, is_alive
+            try:
+                await self.worker._bookings.handle(event.record)
+            except Killed:
+                is_alive = False
+                all_handled_or_dead.set()
+                return False
+            self.note_handled(event.record)
+            handled += 1
+            if handled == len(pending):
+                all_handled_or_dead.set()
+            return True
+
+        working = self.loop.create_task(work_through(stream(), deal_with, at_once=at_once, chain_of=booking_of))
+        while not working.done():
+            await asyncio.sleep(0)
+            await self.catch_up(first)
+        await working
+        return is_alive
+
+    def note_handled(self, record: LogRecord) -> None:
         event = self.kafka.events[record.topic, record.partition][record.offset]
         if getattr(event, "order", None) is OrderKind.EXPUNGE:
             self.expunged.add(f"booking/{key_of(event).decode()}")

@@ -1,4 +1,4 @@
-"""A worker whose decoder aborts the process on one photo, for `test_poison.py`; the product has no such switch.
+"""A worker that extracts in its own process and aborts on one photo; the product does neither. For `test_poison.py`.
 
 Arguments: data folder, worker's name, SHA-256 of the photo.
 """
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from connectors import face_extractor
-from infra import roles
+from infra import roles, wiring
 from infra.settings import load_settings
 
 if TYPE_CHECKING:
@@ -35,4 +35,5 @@ def decode_or_abort(data: bytes, limits: DecodeLimits) -> NDArray[np.uint8] | Re
 
 resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 face_extractor.decode_image = decode_or_abort
+wiring.extraction_processes = lambda _, card, pack_dir: face_extractor.FaceExtractor(card, pack_dir)  # type: ignore[assignment]
 roles.run_worker(load_settings(Path(DATA)), NAME)

@@ -10,6 +10,7 @@ import struct
 import zlib
 from dataclasses import dataclass, replace
 from hashlib import sha256
+from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
@@ -164,9 +165,17 @@ class Book:
 
 
 def largest_memory_bytes(bureau: Bureau) -> int:
+    """Return the largest memory of the worker and of each of its extraction processes, together."""
     facts = bureau.folder.announced("worker-1")
     assert facts is not None
-    with open(f"/proc/{facts['pid']}/status", encoding="ascii") as status:  # noqa: PTH123 - not a file of ours
+    tasks = Path(f"/proc/{facts['pid']}/task").iterdir()
+    children = [child for task in tasks for child in (task / "children").read_text().split()]
+    assert len(children) == bureau.settings.extraction_processes
+    return sum(map(largest_memory_of_process, [str(facts["pid"]), *children]))
+
+
+def largest_memory_of_process(pid: str) -> int:
+    with open(f"/proc/{pid}/status", encoding="ascii") as status:  # noqa: PTH123 - not a file of ours
         (line,) = (line for line in status if line.startswith("VmHWM"))
     return int(line.split()[1]) * 1024
 
