@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from connectors.image_decoder import DecodeLimits
+    from infra.extracting import Recipe
+    from infra.settings import Settings
     from processors.refusals import Refusal
 
 DATA, NAME, POISON_SHA256 = sys.argv[1:]
@@ -33,7 +35,11 @@ def decode_or_abort(data: bytes, limits: DecodeLimits) -> NDArray[np.uint8] | Re
     return decode_image(data, limits)
 
 
+def in_its_own_process(_: Settings, recipe: Recipe) -> face_extractor.FaceExtractor:
+    return face_extractor.FaceExtractor(recipe.card, recipe.pack_dir)
+
+
 resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 face_extractor.decode_image = decode_or_abort
-wiring.extraction_processes = lambda _, card, pack_dir: face_extractor.FaceExtractor(card, pack_dir)  # type: ignore[assignment]
+wiring.extraction_processes = in_its_own_process  # type: ignore[assignment]
 roles.run_worker(load_settings(Path(DATA)), NAME)
