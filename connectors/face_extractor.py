@@ -156,10 +156,19 @@ def _open(path: Path, sha256: str, input_name: str, output_names: list[str]) -> 
 
 def _as_input(image: NDArray[np.uint8], card: ModelInput) -> NDArray[np.float32]:
     """Turn `(h, w, 3)` uint8 BGR into the batch of one that the card describes."""
-    ordered = image if card.colour_order is ColourOrder.BGR else image[:, :, ::-1]
-    scaled = (ordered.astype(np.float32) - np.array(card.mean, dtype=np.float32)) * np.float32(card.scale)
-    planes = scaled.transpose(2, 0, 1) if card.layout is Layout.NCHW else scaled
-    return np.ascontiguousarray(planes[None])
+    height, width = image.shape[:2]
+    planes_first = card.layout is Layout.NCHW
+    batch = np.empty((1, 3, height, width) if planes_first else (1, height, width, 3), dtype=np.float32)
+    planes = batch[0] if planes_first else batch[0].transpose(2, 0, 1)
+    colours = cv2.split(image)
+    ordered = colours if card.colour_order is ColourOrder.BGR else colours[::-1]
+    for plane, colour, mean in zip(planes, ordered, card.mean, strict=True):
+        plane[...] = colour  # a plane at a time stays in the cache
+        if mean:
+            np.subtract(plane, np.float32(mean), out=plane)
+        if card.scale != 1.0:
+            np.multiply(plane, np.float32(card.scale), out=plane)
+    return batch
 
 
 def _cut(

@@ -44,7 +44,7 @@ def decode_faces(
     the photo became.
     """
     boxes, points, scores = (np.concatenate(parts) for parts in zip(*_per_stride(outputs, card, side_px), strict=True))
-    sound = (scores >= card.min_score) & np.isfinite(boxes).all(axis=1) & np.isfinite(points).all(axis=(1, 2))
+    sound = np.isfinite(boxes).all(axis=1) & np.isfinite(points).all(axis=(1, 2))
     boxes, points, scores = boxes[sound], points[sound], scores[sound]
     faces = [
         Face(
@@ -80,24 +80,29 @@ def suppress(boxes: NDArray[np.float64], scores: NDArray[np.float64], *, max_ove
 def _per_stride(
     outputs: Mapping[str, NDArray[Any]], card: DetectorCard, side_px: int
 ) -> list[tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]]:
-    """Return boxes `(n, 4)` as edges, points `(n, 5, 2)` and scores `(n,)` of each stride, in pixels of the square."""
+    """Return boxes `(n, 4)` as edges, points `(n, 5, 2)` and scores `(n,)` of each stride, in pixels of the square.
+
+    Only of the anchors with a sufficient score: of thousands a handful, and the arithmetic is for them alone.
+    """
     parts = []
     for stride in card.strides:
         cells = side_px // stride
-        columns_rows = np.stack(np.meshgrid(np.arange(cells), np.arange(cells)), axis=-1).reshape(-1, 2)
-        anchors = np.repeat(columns_rows.astype(np.float64), card.anchors_per_cell, axis=0)
+        rows = cells * cells * card.anchors_per_cell
 
-        def output(name: str, width: int, stride: int = stride, rows: int = len(anchors)) -> NDArray[np.float64]:
-            return outputs[name.format(stride=stride)].reshape(rows, width).astype(np.float64)
+        def output(name: str, width: int, stride: int = stride, rows: int = rows) -> NDArray[Any]:
+            return outputs[name.format(stride=stride)].reshape(rows, width)
 
-        confidences = [np.clip(output(name, 1)[:, 0], 0.0, 1.0) for name in card.score_outputs]
-        scores = np.prod(confidences, axis=0) ** (1.0 / len(confidences))
-        raw = output(card.box_output, 4)
+        confidences = [np.clip(output(name, 1)[:, 0].astype(np.float64), 0.0, 1.0) for name in card.score_outputs]
+        every_score = np.prod(confidences, axis=0) ** (1.0 / len(confidences))
+        kept = np.flatnonzero(every_score >= card.min_score)
+        cell_rows, cell_columns = np.divmod(kept // card.anchors_per_cell, cells)
+        anchors = np.stack([cell_columns, cell_rows], axis=1).astype(np.float64)
+        raw = output(card.box_output, 4)[kept].astype(np.float64)
         if card.box_encoding is BoxEncoding.CENTRE_LOG_SIZE:
             centres, halves = anchors + raw[:, :2], np.exp(np.minimum(raw[:, 2:], 20.0)) / 2.0
             edges = np.concatenate([centres - halves, centres + halves], axis=1)
         else:
             edges = np.concatenate([anchors - raw[:, :2], anchors + raw[:, 2:]], axis=1)
-        offsets = output(card.points_output, FACE_POINTS * 2).reshape(-1, FACE_POINTS, 2)
-        parts.append((edges * stride, (offsets + anchors[:, None, :]) * stride, scores))
+        offsets = output(card.points_output, FACE_POINTS * 2)[kept].astype(np.float64).reshape(-1, FACE_POINTS, 2)
+        parts.append((edges * stride, (offsets + anchors[:, None, :]) * stride, every_score[kept]))
     return parts

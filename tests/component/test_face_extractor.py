@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-from connectors.face_extractor import FaceExtractor
+from connectors.face_extractor import FaceExtractor, _as_input
 from connectors.image_decoder import DecodeLimits
 from processors.extraction import ExtractedFace
-from processors.model_card import model_digest, published_threshold
+from processors.model_card import ColourOrder, Layout, ModelInput, model_digest, published_threshold
 from processors.refusals import Refusal, RefusalCode
 from processors.templates import template_to_bytes
 from schemas.errors import ContractError, IntegrityError
@@ -188,3 +188,18 @@ def test_a_card_with_a_wrong_name_or_size_is_told_so(assets: Assets, photos: Pho
     wrong = FaceExtractor(dataclasses.replace(assets.card, recogniser=recogniser), assets.pack_dir)
     with pytest.raises(ContractError, match="returned 128 numbers, the card says 512"):
         wrong.extract(photos["A1"])
+
+
+@pytest.mark.parametrize("layout", Layout)
+@pytest.mark.parametrize("order", ColourOrder)
+@pytest.mark.parametrize(("mean", "scale"), [((0.0, 0.0, 0.0), 1.0), ((104.0, 0.0, 123.5), 1 / 127.5)])
+def test_a_model_is_fed_to_the_last_bit_as_its_card_says(
+    layout: Layout, order: ColourOrder, mean: tuple[float, float, float], scale: float
+) -> None:
+    image = np.random.default_rng(3).integers(0, 256, (24, 32, 3)).astype(np.uint8)
+    card = ModelInput(name="data", layout=layout, colour_order=order, mean=mean, scale=scale)
+    fed = _as_input(image, card)
+    in_order = image if order is ColourOrder.BGR else image[:, :, ::-1]
+    expected = (in_order.astype(np.float32) - np.array(mean, dtype=np.float32)) * np.float32(scale)
+    assert fed.dtype == np.float32
+    np.testing.assert_array_equal(fed[0], expected.transpose(2, 0, 1) if layout is Layout.NCHW else expected)
