@@ -8,8 +8,11 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from onnx import helper, numpy_helper
 
+from connectors.face_extractor import FaceExtractor
 from connectors.model_pack import prepare_model
+from processors.refusals import Refusal
 from schemas.errors import ContractError
 
 if TYPE_CHECKING:
@@ -77,3 +80,51 @@ def test_the_prepared_recogniser_takes_any_batch(assets: Assets) -> None:
 def test_bytes_that_are_no_model_are_refused() -> None:
     with pytest.raises(ContractError, match="not ONNX"):
         prepare_model(b"\xff\xff\xff no model", input_shape=(1,))
+
+
+@pytest.fixture(scope="module")
+def integer_form(assets: Assets, asset_cache: Path) -> bytes:
+    assert assets
+    original = (asset_cache / "originals" / f"{RECOGNISER}_int8bq.onnx").read_bytes()
+    return prepare_model(original, input_shape=("batch", 3, 112, 112), integer=True)
+
+
+def test_products_of_integers_point_where_the_published_model_does(
+    integer_form: bytes, assets: Assets, photos: dict[str, bytes]
+) -> None:
+    extractor = FaceExtractor(assets.card, assets.pack_dir)
+    for photo in photos.values():
+        face = extractor.portrait(photo, side_px=112)
+        assert not isinstance(face, Refusal)
+        fed = face.transpose(2, 0, 1)[None].astype(np.float32)
+        exact = _run((assets.pack_dir / f"{RECOGNISER}.onnx").read_bytes(), "data", fed)["fc1"][0].astype(np.float64)
+        found = _run(integer_form, "data", fed)["fc1"][0].astype(np.float64)
+        assert found @ exact / np.linalg.norm(found) / np.linalg.norm(exact) > 0.98
+
+
+def test_sums_of_integers_overflow_on_no_processor(integer_form: bytes) -> None:
+    model = onnx.load_model_from_string(integer_form)
+    stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    products = [node for node in model.graph.node if node.op_type == "DynamicQuantizeMatMul"]
+    assert len(products) == 13
+    for node in products:
+        weights = stored[node.input[1]].astype(np.int64)
+        assert np.abs(weights).max() == 63
+        assert 2 * 255 * np.abs(weights).max() <= np.iinfo(np.int16).max
+
+
+def test_a_slope_that_is_no_maximum_is_refused() -> None:
+    weights = np.ones((1, 64, 1, 1), dtype=np.float32)
+    nodes = [helper.make_node("Conv", ["x", "w"], ["c"]), helper.make_node("PRelu", ["c", "slope"], ["y"])]
+    constants = {"w": weights, "slope": np.full((1, 1, 1), 1.5, dtype=np.float32)}
+    graph = helper.make_graph(
+        nodes,
+        "steep",
+        [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1, 64, 4, 4])],
+        [helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1, 1, 4, 4])],
+        initializer=[numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    original = helper.make_model(graph).SerializeToString()
+    assert prepare_model(original, input_shape=(1, 64, 4, 4))
+    with pytest.raises(ContractError, match="slope above 1"):
+        prepare_model(original, input_shape=(1, 64, 4, 4), integer=True)
