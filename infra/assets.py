@@ -63,7 +63,7 @@ class SamplePhoto:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Assets:
-    """What is in the cache: the folder of the default model pack, its card, and the sample photos (if fetched)."""
+    """What is in the cache: the folder with the models of every shipped card, the default card, the sample photos."""
 
     pack_dir: Path
     card: ModelCard
@@ -108,6 +108,24 @@ def load_card(path: Path) -> ModelCard:
     return parse_model_card(fields)
 
 
+def recipe_names() -> list[str]:
+    """Return the names of the shipped cards, the default one first."""
+    others = sorted(path.stem for path in DEFAULT_CARD.parent.glob("*.toml") if path != DEFAULT_CARD)
+    return [DEFAULT_CARD.stem, *others]
+
+
+def recipe_card(name: str) -> ModelCard:
+    """Return the shipped card of that name.
+
+    Raises:
+        UsageError: there is none.
+    """
+    names = recipe_names()
+    if name not in names:
+        raise UsageError(f"There is no recipe {name!r}: name one of {', '.join(names)}.")
+    return load_card(DEFAULT_CARD.with_name(f"{name}.toml"))
+
+
 def fetch(cache: Path, progress: Callable[[str], None], *, samples: bool = True) -> Assets:
     """Bring the cache up to date and return what is in it; `progress` gets one line a step.
 
@@ -119,26 +137,27 @@ def fetch(cache: Path, progress: Callable[[str], None], *, samples: bool = True)
         UsageError: this Python has no pip.
     """
     manifest = _manifest()
-    card = load_card(DEFAULT_CARD)
     for archive in _archives(manifest, samples=samples):
         wanted = [file for file in archive.files if _state(cache / file.stored, file.sha256) is not AssetState.OK]
         if wanted:
             progress(f"fetching {archive.name} {archive.version} ({archive.kind}, {archive.needed_for})")
             _fetch_archive(archive, wanted, cache, manifest["build_backend"])
-    pinned = _pinned_models(card)
+    pinned = _pinned_models()
     for preparation in manifest["preparations"]:
         name = preparation["prepared"]
         prepared = cache / _PACK_FOLDER / name
         if _state(prepared, pinned[name]) is not AssetState.OK:
             progress(f"preparing {name}")
             model = prepare_model(
-                (cache / preparation["original"]).read_bytes(), input_shape=preparation["input_shape"]
+                (cache / preparation["original"]).read_bytes(),
+                input_shape=preparation["input_shape"],
+                integer=preparation.get("integer", False),
             )
             _store(prepared, model, pinned[name])
     progress("assets complete")
     return Assets(
         pack_dir=cache / _PACK_FOLDER,
-        card=card,
+        card=load_card(DEFAULT_CARD),
         photos=tuple(
             SamplePhoto(
                 subject=photo["subject"],
@@ -159,9 +178,7 @@ def verify(cache: Path, *, samples: bool = True) -> list[AssetCheck]:
         for archive in _archives(_manifest(), samples=samples)
         for file in archive.files
     }
-    expected |= {
-        cache / _PACK_FOLDER / name: sha256 for name, sha256 in _pinned_models(load_card(DEFAULT_CARD)).items()
-    }
+    expected |= {cache / _PACK_FOLDER / name: sha256 for name, sha256 in _pinned_models().items()}
     return [AssetCheck(path=path, state=_state(path, sha256)) for path, sha256 in expected.items()]
 
 
@@ -181,8 +198,10 @@ def _archives(manifest: dict[str, Any], *, samples: bool) -> list[_Archive]:
     ]
 
 
-def _pinned_models(card: ModelCard) -> dict[str, str]:
-    return {card.detector.file: card.detector.sha256, card.recogniser.file: card.recogniser.sha256}
+def _pinned_models() -> dict[str, str]:
+    """Return the SHA-256 of every model file that a shipped card names; cards may share files."""
+    cards = [recipe_card(name) for name in recipe_names()]
+    return {part.file: part.sha256 for card in cards for part in (card.detector, card.recogniser)}
 
 
 def _state(path: Path, sha256: str) -> AssetState:

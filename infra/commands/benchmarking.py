@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -9,13 +10,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from infra import assets, bench_population, logs
+from infra import assets, bench_extract, bench_population, logs
+from infra.bench_extract import ExtractBench
 from infra.bench_recovery import RecoveryBench
 from infra.bench_search import SearchBench, rows_for_people
 from infra.brokers import Kind
 from infra.brokers.apache import kafka_version
 from infra.commands.common import Json, err, out, print_json, table
 from infra.settings import load_settings
+from schemas.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,6 +37,9 @@ Statistics = Annotated[
     Path | None,
     typer.Option(help="Statistics of templates, .npz; default: those of the default model card."),
 ]
+
+_SAMPLE_SIZE = (480, 600)
+_EXTRACT_FACTS = ("photos", "photo_bytes_mean", "processes", "extractions_each", "opencv_models")
 
 
 @bench.command()
@@ -63,6 +69,57 @@ def search(
 
 
 @bench.command()
+def extract(
+    photos: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of JPEG and PNG photos of one person each; default: the sample photos.",
+            exists=True,
+            file_okay=False,
+            show_default=False,
+        ),
+    ] = None,
+    size: Annotated[
+        str | None,
+        typer.Option(
+            help="Cut photos round the face to WxH pixels; default: 480x600 for sample photos, else as they are.",
+            show_default=False,
+        ),
+    ] = None,
+    recipe: Annotated[
+        list[str] | None, typer.Option(help="Recipe to measure, may be repeated; default: all.", show_default=False)
+    ] = None,
+    processes: Annotated[
+        int | None, typer.Option(help="Processes at once; default: one a core.", min=1, show_default=False)
+    ] = None,
+    turns: Annotated[int, typer.Option(help="How often each loop goes through all photos.", min=1)] = 20,
+    as_json: Json = False,
+) -> None:
+    """Templates a second and a core, by recipe, beside OpenCV's own classes and the recipe that was there first."""
+    fetched = assets.fetch(load_settings().assets, lambda _: None, samples=photos is None)
+    cards = {name.replace("-", "_"): assets.recipe_card(name) for name in recipe or assets.recipe_names()}
+    files = [photo.path for photo in fetched.photos] if photos is None else bench_extract.photos_in(photos)
+    read = [path.read_bytes() for path in files]
+    wanted = _size(size) if size is not None else _SAMPLE_SIZE if photos is None else None
+    with _progress() as progress:
+        report = ExtractBench(
+            photos=bench_extract.cut_photos(read, wanted, fetched.pack_dir),
+            recipes=cards,
+            pack_dir=fetched.pack_dir,
+            originals_dir=fetched.pack_dir.parent / "originals",
+            processes=processes or len(os.sched_getaffinity(0)),
+            turns=turns,
+        ).run(progress)
+    if as_json:
+        print_json(report)
+        return
+    rows = bench_extract.rows_for_people(report, list(cards))
+    out.print(table("leadstream bench extract: templates a second and core, milliseconds", bench_extract.COLUMNS, rows))
+    told = [(name, value) for name, value in report.items() if "_over_" in name or name in _EXTRACT_FACTS]
+    out.print(table("", ("measure", "value"), told))
+
+
+@bench.command()
 def recovery(
     size: Size = 1_000_000,
     dimension: Dimension = None,
@@ -86,6 +143,13 @@ def recovery(
             jars=load_settings().assets / f"kafka-{kafka_version()}",
         ).run(progress)
     _show(report, "recovery", as_json=as_json)
+
+
+def _size(text: str) -> tuple[int, int]:
+    width, _, height = text.partition("x")
+    if not (width.isdecimal() and height.isdecimal() and int(width) and int(height)):
+        raise UsageError(f"{text!r} is no size: write the width and the height in pixels, as in 480x600.")
+    return int(width), int(height)
 
 
 def _card_and_population(
