@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 OPENCV, FINDINGS = "opencv", "findings"
 PARTS = {
     "decode": "decode_image",
-    "detect": "_only_face",
+    "detect": "_detect",
     "align": "_cut",
     "measure": "measure_face",
     "embed": "_embed",

