@@ -8,6 +8,7 @@ takes and keeps it off the event loop. The same bytes give the same template wha
 from __future__ import annotations
 
 import hashlib
+import math
 from typing import TYPE_CHECKING, Any
 
 import cv2
@@ -106,13 +107,7 @@ class FaceExtractor:
 
     def _detect(self, image: NDArray[np.uint8], side: int) -> tuple[Face, ...]:
         """Fit the photo into the upper left of a black square and ask the detector."""
-        height, width = image.shape[:2]
-        scale = side / max(height, width)
-        size = (max(1, round(width * scale)), max(1, round(height * scale)))
-        square = np.zeros((side, side, 3), dtype=np.uint8)
-        square[: size[1], : size[0]] = cv2.resize(
-            image, size, interpolation=cv2.INTER_AREA if scale < 1.0 else cv2.INTER_LINEAR
-        )
+        square, scale = _fitted(image, side)
         fed = {self.card.detector.input.name: _as_input(square, self.card.detector.input)}
         answers = self._detector.run(self._detector_outputs, fed)
         outputs = dict(zip(self._detector_outputs, answers, strict=True))
@@ -171,6 +166,25 @@ def _as_input(image: NDArray[np.uint8], card: ModelInput) -> NDArray[np.float32]
     return batch
 
 
+def _fitted(image: NDArray[np.uint8], side: int) -> tuple[NDArray[np.uint8], float]:
+    """Fit a photo into the upper left of a black square; return that and by how much the photo was scaled.
+
+    First by averaging whole pixels, which is fast, then by less than half with interpolation.
+    """
+    height, width = image.shape[:2]
+    scale = side / max(height, width)
+    together = min(int(1.0 / scale), height, width)
+    if together > 1:
+        rows, columns = height // together, width // together
+        height, width = rows * together, columns * together
+        averaged = cv2.resize(image[:height, :width], (columns, rows), interpolation=cv2.INTER_AREA)
+        image = np.asarray(averaged, dtype=np.uint8)
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    square = np.zeros((side, side, 3), dtype=np.uint8)
+    square[: size[1], : size[0]] = cv2.resize(image, size, interpolation=cv2.INTER_LINEAR)
+    return square, scale
+
+
 def _cut(
     image: NDArray[np.uint8], points: NDArray[np.float64], target: NDArray[np.float64], side: int
 ) -> NDArray[np.uint8] | None:
@@ -178,16 +192,16 @@ def _cut(
     matrix = similarity(points, target)
     if matrix is None:
         return None
-    shrink = 2.0 * scale_of(matrix)
-    if shrink < 1.0:  # average first what interpolation would skip over, or a large photo comes out grainy
-        height, width = image.shape[:2]
-        size = (max(1, round(width * shrink)), max(1, round(height * shrink)))
-        image = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
-        factors = np.array([size[0] / width, size[1] / height])
-        matrix = similarity((points + 0.5) * factors - 0.5, target)
-        if matrix is None:
-            return None
-    warped: Any = cv2.warpAffine(image, matrix, (side, side), flags=cv2.INTER_LINEAR, borderValue=(0, 0, 0))
+    # Take as many samples as the photo has pixels there, and average them: what interpolation would skip over makes
+    # the crop of a large photo grainy. Never more than the photo has, wherever the points are said to lie.
+    height, width = image.shape[:2]
+    samples = max(1, min(round(1.0 / scale_of(matrix)), int(math.sqrt(height * width) / side)))
+    finer = matrix * samples
+    finer[:, 2] += (samples - 1) / 2.0  # positions are those of the middles of pixels
+    size = (side * samples, side * samples)
+    warped: Any = cv2.warpAffine(image, finer, size, flags=cv2.INTER_LINEAR, borderValue=(0, 0, 0))
+    if samples > 1:
+        warped = cv2.resize(warped, (side, side), interpolation=cv2.INTER_AREA)
     return np.asarray(warped, dtype=np.uint8)
 
 

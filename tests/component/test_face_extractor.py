@@ -9,11 +9,12 @@ import shutil
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-from connectors.face_extractor import FaceExtractor, _as_input
+from connectors.face_extractor import FaceExtractor, _as_input, _cut, _fitted
 from connectors.image_decoder import DecodeLimits
 from infra.assets import recipe_card
 from processors.extraction import ExtractedFace
@@ -219,3 +220,42 @@ def test_the_pack_in_whole_numbers_sees_the_same_faces_and_is_never_compared_wit
         again = extractor.extract(photos[name])
         assert isinstance(again, ExtractedFace)
         assert template_to_bytes(again.template) == template_to_bytes(other.template)
+
+
+def test_a_crop_costs_no_more_than_the_photo_wherever_the_points_are_said_to_lie() -> None:
+    photo = np.full((2000, 3, 3), 200, dtype=np.uint8)
+    target = np.array([[38.0, 51.0], [73.0, 51.0], [56.0, 71.0], [41.0, 92.0], [70.0, 92.0]])
+    for spread in (1.0, 100.0, 1e6):
+        crop = _cut(photo, target * spread, target, 112)
+        assert crop is not None
+        assert crop.shape == (112, 112, 3)
+
+
+@pytest.mark.parametrize("times", [1, 2, 3, 5, 8])
+def test_a_photo_with_more_pixels_gives_the_same_crop(times: int) -> None:
+    rng = np.random.default_rng(4)
+    small = cv2.resize(rng.integers(0, 256, (40, 30, 3)).astype(np.uint8), (240, 320), interpolation=cv2.INTER_CUBIC)
+    large = np.repeat(np.repeat(small, times, axis=0), times, axis=1)
+    target = np.array([[38.0, 51.0], [73.0, 51.0], [56.0, 71.0], [41.0, 92.0], [70.0, 92.0]])
+    points = np.add(target, [60.0, 90.0])
+    expected = _cut(small, points, target, 112)
+    found = _cut(large, (points + 0.5) * times - 0.5, target, 112)
+    assert expected is not None
+    assert found is not None
+    np.testing.assert_allclose(found.astype(float), expected.astype(float), atol=2.0)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 5000), (5000, 2), (320, 320), (640, 480), (961, 700), (2400, 3000)])
+def test_what_the_detector_sees_lies_where_its_scale_says(size: tuple[int, int]) -> None:
+    width, height = size
+    photo = np.zeros((height, width, 3), dtype=np.uint8)
+    photo[height // 2 :, width // 2 :] = 255
+    square, scale = _fitted(photo, 320)
+    assert square.shape == (320, 320, 3)
+    assert scale == 320 / max(size)
+    rows, columns = (np.flatnonzero(square[..., 0].max(axis=axis) > 127) for axis in (1, 0))
+    if min(size) * scale >= 1:
+        assert abs(rows[0] - height // 2 * scale) <= 1.0
+        assert abs(columns[0] - width // 2 * scale) <= 1.0
+        assert abs(rows[-1] + 1 - height * scale) <= 1.0
+        assert abs(columns[-1] + 1 - width * scale) <= 1.0
