@@ -32,6 +32,7 @@ test-kafka: $(STAMP) ## what needs Apache Kafka, and the same end-to-end tests o
 test-long: $(STAMP) ## minutes to hours: kills by the hundred, fuzzing, soak; results go under docs/measurements
 	$(BIN)/leadstream assets fetch
 	LEADSTREAM_TEST_BROKER=apache $(BIN)/pytest -m long --timeout 3600 --log-cli-level INFO
+	$(BIN)/pytest --hypothesis-profile "new examples" tests/unit tests/contract tests/component
 
 check: $(STAMP) ## style, types, import rule, generated code up to date
 	$(BIN)/ruff check .

@@ -16,13 +16,13 @@ import numpy as np
 import onnxruntime
 
 from connectors.image_decoder import DecodeLimits, decode_image
-from processors.alignment import scale_of, similarity
+from processors.alignment import mirrored, scale_of, similarity
 from processors.detection import Face, decode_faces
 from processors.extraction import ExtractedFace, Extraction
 from processors.model_card import ColourOrder, Layout, model_digest
-from processors.quality import judge_face_count, judge_measurements, measure_face
+from processors.quality import judge_face_count, judge_measurements, measure_face, unified_quality
 from processors.refusals import Refusal, RefusalCode
-from processors.templates import to_template
+from processors.templates import to_template, unit
 from schemas.errors import ContractError, IntegrityError
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from processors.model_card import ModelCard, ModelInput
 
 _PORTRAIT_FACE_SHARE = 0.55  # of a portrait's side, taken by what the recogniser's crop shows
+_SECOND_LOOK_BOXES = 2.2  # side of the square of a second look, in lengths of the longer side of the face's box
 _DEFAULT_LIMITS = DecodeLimits()
 
 
@@ -49,6 +50,8 @@ class FaceExtractor:
         self.model_digest = model_digest(card)
         self._limits = limits
         self._target = np.array(card.alignment.points_px, dtype=np.float64)
+        centre = card.recipe.centre or (0.0,) * card.recogniser.dimension
+        self._centre = np.array(centre, dtype=np.float64)
         detector, recogniser = card.detector, card.recogniser
         self._detector_outputs = [
             name.format(stride=stride)
@@ -65,22 +68,26 @@ class FaceExtractor:
         image = decode_image(photo, self._limits)
         if isinstance(image, Refusal):
             return image
-        face = self._only_face(image)
-        if isinstance(face, Refusal):
-            return face
+        faces = self._faces(image)
+        refusal = judge_face_count(faces, self.card.quality)
+        if refusal is not None:
+            return refusal
         side = self.card.alignment.crop_side_px
-        crop = _cut(image, face.points_px, self._target, side)
+        crop = _cut(image, faces[0].points_px, self._target, side)
         if crop is None:
             return _no_position()
-        found = measure_face(face, crop)
+        found = measure_face(faces, crop, self.card.alignment, (image.shape[1], image.shape[0]))
         refusal = judge_measurements(found, self.card.quality)
         if refusal is not None:
             return refusal
+        vectors = self._follow_recipe(image, faces[0], crop)
+        found["vector_length"] = float(np.linalg.norm(vectors[0]))
+        found["unified_quality"] = unified_quality(found, self.card.quality.unified)
         return ExtractedFace(
-            template=to_template(self._embed(crop)),
+            template=to_template(unit(vectors.sum(axis=0)) - self._centre),
             model_digest=self.model_digest,
             measurements=found,
-            box_px=face.box_px,
+            box_px=faces[0].box_px,
         )
 
     def portrait(self, photo: bytes, *, side_px: int) -> NDArray[np.uint8] | Refusal:
@@ -88,22 +95,23 @@ class FaceExtractor:
         image = decode_image(photo, self._limits)
         if isinstance(image, Refusal):
             return image
-        face = self._only_face(image)
-        if isinstance(face, Refusal):
-            return face
+        faces = self._faces(image)
+        refusal = judge_face_count(faces, self.card.quality)
+        if refusal is not None:
+            return refusal
         inner = side_px * _PORTRAIT_FACE_SHARE
         target = self._target * (inner / self.card.alignment.crop_side_px) + (side_px - inner) / 2.0
-        cut = _cut(image, face.points_px, target, side_px)
+        cut = _cut(image, faces[0].points_px, target, side_px)
         return _no_position() if cut is None else np.ascontiguousarray(cut[:, :, ::-1])
 
-    def _only_face(self, image: NDArray[np.uint8]) -> Face | Refusal:
-        """Try the card's sides one after the other; the first that shows a face decides."""
+    def _faces(self, image: NDArray[np.uint8]) -> tuple[Face, ...]:
+        """Return the faces, largest first: the card's sides one after the other, the first that shows one decides."""
         faces: tuple[Face, ...] = ()
         for side in self.card.detector.sides_px:
             faces = self._detect(image, side)
             if faces:
                 break
-        return judge_face_count(faces, self.card.quality) or faces[0]
+        return faces
 
     def _detect(self, image: NDArray[np.uint8], side: int) -> tuple[Face, ...]:
         """Fit the photo into the upper left of a black square and ask the detector."""
@@ -112,6 +120,36 @@ class FaceExtractor:
         answers = self._detector.run(self._detector_outputs, fed)
         outputs = dict(zip(self._detector_outputs, answers, strict=True))
         return decode_faces(outputs, self.card.detector, side_px=side, scale=scale)
+
+    def _follow_recipe(self, image: NDArray[np.uint8], face: Face, crop: NDArray[np.uint8]) -> NDArray[np.float64]:
+        """Return the vectors `(n, d)` of the crops that the recipe wants; that of `crop` comes first."""
+        recipe = self.card.recipe
+        crops = [crop]
+        if recipe.second_look_px is not None:
+            points = self._look_again(image, face, recipe.second_look_px)
+            again = None if points is None else _cut(image, points, self._target, len(crop))
+            crops += [] if again is None else [again]
+        if recipe.mirrored:
+            crops += [np.ascontiguousarray(each[:, ::-1]) for each in crops]
+        return np.stack([self._embed(each).astype(np.float64) for each in crops])
+
+    def _look_again(self, image: NDArray[np.uint8], face: Face, side: int) -> NDArray[np.float64] | None:
+        """Return the points `(5, 2)` of a face seen anew in a square round its box; None if it is not seen there.
+
+        Every face then has the same size in the square, which detectors place more evenly; the mean of what is found
+        upright and mirrored has no error that prefers a side.
+        """
+        left, top, width, height = face.box_px
+        half = max(width, height) * _SECOND_LOOK_BOXES / 2.0
+        corner = np.array([left + width / 2.0 - half, top + height / 2.0 - half])
+        square = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
+        seen = _cut(image, corner + square * (2.0 * half), square * side, side)
+        if seen is None:
+            return None
+        in_mirror = np.ascontiguousarray(seen[:, ::-1])
+        found = [each.points_px for each in self._detect(seen, side)[:1]]
+        found += [mirrored(each.points_px, side) for each in self._detect(in_mirror, side)[:1]]
+        return corner + np.mean(found, axis=0) * (2.0 * half / side) if found else None
 
     def _embed(self, crop: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return the recogniser's raw vector `(d,)`; one face a call, so that no batch can change it (G7)."""

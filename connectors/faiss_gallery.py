@@ -4,7 +4,7 @@ The gallery is a handful of immutable segments (`connectors/gallery_segment.py`)
 withdrawn. New templates become a small segment at once; a thread in the background makes large ones of small ones and
 leaves out what was withdrawn. All of it is one frozen state that is replaced as a whole, so a search takes the state
 of its moment and waits for nobody: not for a change, not for a merge. How a search decides:
-`connectors/gallery_search.py`.
+`connectors/gallery_search.py`; how several captures of a person count as one: `connectors/gallery_fusion.py`.
 """
 
 from __future__ import annotations
@@ -21,15 +21,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from connectors import gallery_snapshot
-from connectors.gallery_ids import hashes_of, sid_of
+from connectors.gallery_fusion import shortlist_for, with_fused_scores
 from connectors.gallery_search import READ_ALL, Crew, Piece, Searcher
 from connectors.gallery_segment import merge, segment_of
 from connectors.gallery_snapshot import GalleryState
-from processors.candidates import SearchResult, consolidate
+from processors.candidates import SearchResult, best_of_persons, consolidate
 from processors.quantiser import codebook_for
-from processors.templates import UNIT_TOLERANCE
+from processors.template_rows import by_hash, check_directions, rows_of, together
 from schemas.errors import ContractError
-from schemas.keys import booking_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -37,8 +36,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from processors.candidates import EnrolledTemplate, GalleryChange
+    from processors.candidates import GalleryChange
     from processors.quantiser import Codebook
+    from processors.template_rows import TemplateRows
 
 LONGEST_LIST = 1000
 _FAN = 4
@@ -69,6 +69,7 @@ class FaissGallery:
         model_digest: digest of the pack and recipe whose templates it holds.
         codebook: of the pack's statistics; without one, that of templates of no known direction.
         threads: how many threads a search uses, the caller's among them.
+        fuse_captures: score a person by all captures together, weighted by their quality, and not by the best one.
         sizes: of its segments.
 
     Raises:
@@ -82,9 +83,11 @@ class FaissGallery:
         model_digest: str,
         codebook: Codebook | None = None,
         threads: int = 1,
+        fuse_captures: bool = False,
         sizes: Sizes | None = None,
     ) -> None:
         self.model_digest = model_digest
+        self._fuses = fuse_captures
         self._codebook = codebook or codebook_for(dimension=dimension)
         self._sizes = sizes or Sizes()
         self._crew = Crew(threads)
@@ -143,29 +146,38 @@ class FaissGallery:
             state.templates * len(lengths),
         )
 
-    def apply(self, changes: Sequence[GalleryChange], watermark: Mapping[int, int]) -> None:
-        """Apply changes in order, and note per partition the next offset to apply; one step for whoever searches.
+    def apply(
+        self, changes: Sequence[GalleryChange], watermark: Mapping[int, int], rows: TemplateRows | None = None
+    ) -> None:
+        """Apply changes, and note per partition the next offset to apply; one step for whoever searches.
+
+        Args:
+            changes: applied in order.
+            watermark: partition -> offset.
+            rows: more changes, of other bookings.
 
         Raises:
-            ContractError: a template cannot be searched, or belongs to another booking than its change; nothing was
-                applied.
+            ContractError: a template cannot be searched, or belongs to another booking than its change, or a booking
+                is changed by both; nothing was applied.
         """
-        final = {change.booking: change.templates for change in changes}
-        added = [enrolled for templates in final.values() for enrolled in templates]
-        matrix = self._matrix(final)
-        sids_of = {booking: set(map(sid_of, templates)) for booking, templates in final.items()}
+        dimension = self._codebook.dimension
+        changed = rows_of(changes, dimension=dimension)
+        added = changed if rows is None else together([changed, rows], dimension=dimension)
+        if len(set(added.bookings)) != len(added.bookings):
+            raise ContractError("A booking is changed twice in one step.")
+        sids = set(added.sids) - {b""}
         if self._merge_failure is not None:
             raise self._merge_failure
         with self._changing:
             before = self._state
-            pieces, removed = _without_bookings(before.pieces, list(final))
+            pieces, removed = _without_bookings(before.pieces, *by_hash(added.bookings, added.hashes))
             for start in range(0, len(added), self._sizes.largest_rows):
-                part = slice(start, start + self._sizes.largest_rows)
-                pieces.append(Piece(segment=segment_of(added[part], matrix[part], self._codebook)))
-            sids = {sid for each in sids_of.values() for sid in each} - {""}
+                part = np.arange(start, min(start + self._sizes.largest_rows, len(added)))
+                whole = added if len(part) == len(added) else added.part(part)
+                pieces.append(Piece(segment=segment_of(whole, self._codebook)))
             came = sids - removed.sids - _live_sids(before.pieces, sids - removed.sids)
             left = removed.sids - sids - _live_sids(pieces, removed.sids - sids)
-            came_alone = [booking for booking, each in sids_of.items() if "" in each]
+            came_alone = {owner for owner, sid in zip(added.owners.tolist(), added.sids, strict=True) if not sid}
             persons = len(came) - len(left) + len(came_alone) - len(removed.bookings_alone)
             self._state = GalleryState(
                 pieces=self._with_small_ones_merged(pieces),
@@ -247,7 +259,10 @@ class FaissGallery:
         return found.beside
 
     def _search(self, state: GalleryState, template: NDArray[np.float32], length: int, crew: Crew) -> SearchResult:
-        captures = self._searcher.best_captures(state.pieces, state.templates, template, length, crew)
+        wanted = shortlist_for(length) if self._fuses else length
+        captures = self._searcher.best_captures(state.pieces, state.templates, template, wanted, crew)
+        if self._fuses:
+            captures = with_fused_scores(state.pieces, template, best_of_persons(captures, wanted))
         return SearchResult(
             candidates=consolidate(captures, length),
             watermark=state.watermark,
@@ -263,28 +278,7 @@ class FaissGallery:
             )
         if not all(1 <= length <= LONGEST_LIST for length in lengths):
             raise ContractError(f"A candidate list has 1 to {LONGEST_LIST} places.")
-        _check_directions(templates)
-
-    def _matrix(self, final: Mapping[str, Sequence[EnrolledTemplate]]) -> NDArray[np.float16]:
-        """Return the numbers of new templates (n, d), or refuse them."""
-        dimension = self._codebook.dimension
-        for booking, templates in final.items():
-            for enrolled in templates:
-                if enrolled.template.shape != (dimension,):
-                    raise ContractError(
-                        f"A template has shape {enrolled.template.shape}, the gallery ({dimension},).",
-                    )
-                if booking_key(enrolled.ori, enrolled.booking_number) != booking:
-                    raise ContractError("A template is of another booking than the change that brings it.")
-        added = [enrolled.template for templates in final.values() for enrolled in templates]
-        if not added:
-            return np.empty((0, dimension), dtype=np.float16)
-        matrix = np.stack(added)
-        _check_directions(matrix)
-        halves = matrix.astype(np.float16)
-        if not np.array_equal(halves, matrix):
-            raise ContractError("A template has numbers that half precision cannot hold.")
-        return halves
+        check_directions(templates)
 
     def _with_small_ones_merged(self, pieces: list[Piece]) -> tuple[Piece, ...]:
         """Merge the newest pieces while they are small, so that there are few of them however small changes are."""
@@ -377,16 +371,17 @@ class _Removed:
     """What a change takes out."""
 
     rows: int
-    sids: frozenset[str]
-    bookings_alone: frozenset[str]
+    sids: frozenset[bytes]
+    bookings_alone: frozenset[bytes]
     """Bookings without a SID, which are persons of their own."""
 
 
-def _without_bookings(pieces: Iterable[Piece], bookings: Sequence[str]) -> tuple[list[Piece], _Removed]:
-    hashes = hashes_of(bookings)
+def _without_bookings(
+    pieces: Iterable[Piece], bookings: Sequence[bytes], hashes: NDArray[np.uint32]
+) -> tuple[list[Piece], _Removed]:
     left: list[Piece] = []
-    sids: set[str] = set()
-    alone: set[str] = set()
+    sids: set[bytes] = set()
+    alone: set[bytes] = set()
     removed = 0
     for piece in pieces:
         found = list(piece.segment.ids.rows_of_bookings(bookings, hashes))
@@ -395,19 +390,18 @@ def _without_bookings(pieces: Iterable[Piece], bookings: Sequence[str]) -> tuple
         for row in rows:
             identity = piece.segment.ids[row]
             if identity.sid:
-                sids.add(identity.sid)
+                sids.add(identity.sid.encode())
             else:
-                alone.add(identity.booking)
+                alone.add(identity.booking.encode())
         left.append(piece.without(rows) if rows else piece)
         removed += len(rows)
     return left, _Removed(rows=removed, sids=frozenset(sids), bookings_alone=frozenset(alone))
 
 
-def _live_sids(pieces: Iterable[Piece], sids: Iterable[str]) -> set[str]:
+def _live_sids(pieces: Iterable[Piece], sids: Iterable[bytes]) -> set[bytes]:
     """Return which of some SIDs can be found."""
-    wanted = list(sids)
-    hashes = hashes_of(wanted)
-    live: set[str] = set()
+    wanted, hashes = by_hash(list(sids))
+    live: set[bytes] = set()
     for piece in pieces:
         found = list(piece.segment.ids.rows_of_sids(wanted, hashes))
         states = piece.is_live(np.array([row for _, row in found], dtype=np.int64)).tolist()
@@ -420,10 +414,3 @@ def _give_memory_back() -> None:
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)
-
-
-def _check_directions(templates: NDArray[np.float32]) -> None:
-    exact = templates.astype(np.float64)
-    lengths = np.sqrt(np.einsum("ij,ij->i", exact, exact))
-    if not np.all(np.abs(lengths - 1.0) <= UNIT_TOLERANCE):
-        raise ContractError("A template is none: its length as a vector is not 1.")

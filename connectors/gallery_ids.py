@@ -7,30 +7,28 @@ finds is compared with the text, so a collision costs time and nothing else.
 
 from __future__ import annotations
 
-import zlib
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 from uuid import UUID
 
 import numpy as np
 
-from schemas.errors import ContractError
+from processors.fusion import QUALITY_STEPS
+from processors.template_rows import BOOKING_PERSON, SID_PERSON, hashes_of
 from schemas.keys import booking_key
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
-    from processors.candidates import EnrolledTemplate
+    from processors.template_rows import TemplateRows
 
 # A row's text is booking number, END_OF_NUMBER, SID, END_OF_ROW. No byte of UTF-8 is one of the two ends.
 _END_OF_NUMBER, _END_OF_ROW = b"\xff", b"\xfe"
 _ROWS_A_BLOCK = 16
 _TEXT_CHUNK_ROWS = 1 << 16
 _SYNTHETIC = 0x80
-_QUALITY_STEPS = 0x7F
-_SID, _BOOKING = "sid:", "booking:"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +51,7 @@ class Identity:
     @property
     def person(self) -> str:
         """The state's person, else the booking itself."""
-        return _SID + self.sid if self.sid else _BOOKING + self.booking
+        return SID_PERSON + self.sid if self.sid else BOOKING_PERSON + self.booking
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -83,7 +81,7 @@ class Identities:
         return len(self.captures)
 
     def __getitem__(self, row: int) -> Identity:
-        number, sid = self._text(row)
+        number, sid = (text.decode() for text in self._text(row))
         facts = int(self.facts[row])
         return Identity(
             ori=self.agencies[self.agency[row]],
@@ -91,17 +89,22 @@ class Identities:
             sid=sid,
             capture_id=UUID(bytes=self.captures[row].tobytes()),
             synthetic=facts >= _SYNTHETIC,
-            quality=(facts & _QUALITY_STEPS) / _QUALITY_STEPS,
+            quality=(facts & QUALITY_STEPS) / QUALITY_STEPS,
         )
 
-    def rows_of_bookings(self, bookings: Sequence[str], hashes: NDArray[np.uint32]) -> Iterator[tuple[str, int]]:
-        """Yield the rows of some bookings, each with its booking; `hashes` are theirs."""
+    def quality_steps(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Return the qualities of some rows in steps of 1 / 127."""
+        steps: NDArray[np.uint8] = self.facts[rows] & np.uint8(QUALITY_STEPS)
+        return steps
+
+    def rows_of_bookings(self, bookings: Sequence[bytes], hashes: NDArray[np.uint32]) -> Iterator[tuple[bytes, int]]:
+        """Yield the rows of some bookings, each with its booking; `hashes` are theirs, ascending."""
         for which, row in _equal(self.booking_hashes, hashes):
             if self._booking(row) == bookings[which]:
                 yield bookings[which], row
 
-    def rows_of_sids(self, sids: Sequence[str], hashes: NDArray[np.uint32]) -> Iterator[tuple[str, int]]:
-        """Yield the rows of some SIDs, each with its SID; `hashes` are theirs."""
+    def rows_of_sids(self, sids: Sequence[bytes], hashes: NDArray[np.uint32]) -> Iterator[tuple[bytes, int]]:
+        """Yield the rows of some SIDs, each with its SID; `hashes` are theirs, ascending."""
         for which, place in _equal(self.sid_hashes, hashes):
             row = int(self.sid_rows[place])
             if self._text(row)[1] == sids[which]:
@@ -112,61 +115,33 @@ class Identities:
         """How many bytes the arrays take."""
         return sum(getattr(self, each.name).nbytes for each in fields(self) if each.name != "agencies")
 
-    def _booking(self, row: int) -> str:
-        return booking_key(self.agencies[self.agency[row]], self._text(row)[0])
+    def _booking(self, row: int) -> bytes:
+        return booking_key(self.agencies[self.agency[row]], self._text(row)[0].decode()).encode()
 
-    def _text(self, row: int) -> tuple[str, str]:
+    def _text(self, row: int) -> tuple[bytes, bytes]:
         block, place = divmod(row, _ROWS_A_BLOCK)
         texts = self.texts[self.blocks[block] : self.blocks[block + 1]].tobytes()
         number, _, sid = texts.split(_END_OF_ROW, place + 1)[place].partition(_END_OF_NUMBER)
-        return number.decode(), sid.decode()
+        return number, sid
 
 
-def hashes_of(texts: Iterable[str]) -> NDArray[np.uint32]:
-    """Return the hash of each text."""
-    return np.array([zlib.crc32(text.encode()) for text in texts], dtype=np.uint32)
-
-
-def sid_of(enrolled: EnrolledTemplate) -> str:
-    """Return the SID of a template's person, empty where the person is the booking itself.
-
-    Raises:
-        ContractError: the person is neither.
-    """
-    person = enrolled.person
-    if person.startswith(_SID) and person != _SID:
-        return person[len(_SID) :]
-    if person == f"{_BOOKING}{booking_key(enrolled.ori, enrolled.booking_number)}":
-        return ""
-    raise ContractError("A template belongs to a SID or to its own booking; this one names another person.")
-
-
-def identities_of(templates: Sequence[EnrolledTemplate]) -> tuple[Identities, NDArray[np.intp]]:
-    """Return the identities of new templates, sorted, and which template each row is.
-
-    Raises:
-        ContractError: a template names a person that is neither a SID nor its own booking.
-    """
-    sids = list(map(sid_of, templates))
-    agencies = tuple(dict.fromkeys(each.ori for each in templates))
+def identities_of(rows: TemplateRows) -> tuple[Identities, NDArray[np.intp]]:
+    """Return the identities of new templates, sorted, and which template each row is."""
+    agencies = tuple(dict.fromkeys(rows.oris))
     index = {ori: number for number, ori in enumerate(agencies)}
-    texts = [
-        each.booking_number.encode() + _END_OF_NUMBER + sid.encode() + _END_OF_ROW
-        for each, sid in zip(templates, sids, strict=True)
-    ]
-    lengths = np.fromiter(map(len, texts), dtype=np.int64, count=len(texts))
-    captures = b"".join(each.capture_id.bytes for each in templates)
+    texts = list(map(_END_OF_NUMBER.join, zip(rows.numbers, rows.sids, strict=True)))
+    lengths = np.fromiter(map(len, texts), dtype=np.int64, count=len(texts)) + len(_END_OF_ROW)
     return _sorted(
-        captures=np.frombuffer(captures, dtype=np.uint8).reshape(-1, 16),
-        agency=np.array([index[each.ori] for each in templates], dtype=np.uint32),
-        facts=np.array([_facts(each) for each in templates], dtype=np.uint8),
-        booking_hashes=hashes_of(booking_key(each.ori, each.booking_number) for each in templates),
-        sid_hashes=hashes_of(sids),
-        has_sid=np.array([bool(sid) for sid in sids], dtype=np.bool_),
-        texts=np.frombuffer(b"".join(texts), dtype=np.uint8),
+        captures=rows.captures,
+        agency=np.fromiter(map(index.__getitem__, rows.oris), dtype=np.uint32, count=len(rows)),
+        facts=_facts(rows),
+        booking_hashes=rows.hashes[rows.owners],
+        sid_hashes=hashes_of(rows.sids),
+        has_sid=np.fromiter(map(bool, rows.sids), dtype=np.bool_, count=len(rows)),
+        texts=np.frombuffer(_END_OF_ROW.join([*texts, b""]), dtype=np.uint8),
         starts=np.cumsum(lengths) - lengths,
         lengths=lengths,
-        agencies=agencies,
+        agencies=tuple(ori.decode() for ori in agencies),
     )
 
 
@@ -252,14 +227,21 @@ def _gathered(texts: NDArray[np.uint8], starts: NDArray[np.int64], lengths: NDAr
 
 
 def _equal(ascending: NDArray[np.uint32], wanted: NDArray[np.uint32]) -> Iterator[tuple[int, int]]:
-    """Yield (which of the wanted, where) for every place of an ascending array that holds a wanted number."""
+    """Yield (which of the wanted, where) for every place of an ascending array that holds a wanted number.
+
+    The wanted ones ascend too: neighbours are then found in a part of the array that is at hand, five times as quickly.
+    """
+    if not len(ascending):
+        return
     lefts = np.searchsorted(ascending, wanted, side="left")
-    rights = np.searchsorted(ascending, wanted, side="right")
-    for which in np.flatnonzero(rights > lefts).tolist():
-        for place in range(int(lefts[which]), int(rights[which])):
+    there = np.flatnonzero(ascending.take(lefts, mode="clip") == wanted)
+    rights = np.searchsorted(ascending, wanted[there], side="right")
+    for which, left, right in zip(there.tolist(), lefts[there].tolist(), rights.tolist(), strict=True):
+        for place in range(left, right):
             yield which, place
 
 
-def _facts(enrolled: EnrolledTemplate) -> int:
-    quality = round(min(max(enrolled.quality, 0.0), 1.0) * _QUALITY_STEPS)
-    return (_SYNTHETIC if enrolled.synthetic else 0) | quality
+def _facts(rows: TemplateRows) -> NDArray[np.uint8]:
+    quality = np.clip(np.nan_to_num(rows.quality), 0.0, 1.0)
+    steps = np.rint(quality * QUALITY_STEPS).astype(np.uint8)
+    return np.where(rows.synthetic, steps | np.uint8(_SYNTHETIC), steps)

@@ -22,11 +22,12 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from processors.candidates import EnrolledTemplate
     from processors.quantiser import Codebook
+    from processors.template_rows import TemplateRows
 
 ROWS_A_BLOCK = 32
 """FAISS lays codes out in blocks of so many rows."""
+_ROWS_OF_BYTES = np.array([0, 8, 1, 9, 2, 10, 3, 11, 4, 12, 5, 13, 6, 14, 7, 15])
 _BITS_A_CODE = 4
 _COLLECT_IN_A_RESERVOIR = 13
 """FAISS's own choice for up to 20 results, a heap, reads memory that nothing has written (valgrind shows it in 1.15.1)
@@ -94,14 +95,11 @@ class Segment:
         return int(self.ids.nbytes + self.templates.nbytes + self.codes.codes.size())
 
 
-def segment_of(templates: Sequence[EnrolledTemplate], matrix: NDArray[np.float16], codebook: Codebook) -> Segment:
-    """Make a segment of new templates, at least one; `matrix` (n, d) holds their numbers.
-
-    Raises:
-        ContractError: a template names a person that is neither a SID nor its own booking.
-    """
-    ids, order = identities_of(templates)
-    return _coded(ids, matrix[order], codebook)
+def segment_of(rows: TemplateRows, codebook: Codebook) -> Segment:
+    """Make a segment of new templates, at least one."""
+    ids, order = identities_of(rows)
+    templates = rows.templates[order]
+    return Segment(ids=ids, templates=templates, codes=fast_codes(codebook.encode(templates), codebook))
 
 
 def merge(parts: Sequence[tuple[Segment, NDArray[np.intp]]], codebook: Codebook) -> tuple[Segment, NDArray[np.intp]]:
@@ -111,18 +109,17 @@ def merge(parts: Sequence[tuple[Segment, NDArray[np.intp]]], codebook: Codebook)
         The segment and, for each of its rows, its place among the rows of the parts, one part after the other.
     """
     ids, order = merged([(segment.ids, rows) for segment, rows in parts])
-    templates = np.empty((len(order), parts[0][0].templates.shape[1]), dtype=np.float16)
+    templates = np.empty((len(order), codebook.dimension), dtype=np.float16)
+    codes = np.empty((len(order), codebook.dimension // NUMBERS_PER_BYTE), dtype=np.uint8)
     where = np.empty(len(order), dtype=np.intp)
     where[order] = np.arange(len(order))
     done = 0
     for segment, rows in parts:
-        templates[where[done : done + len(rows)]] = segment.templates[rows]
+        there = where[done : done + len(rows)]
+        templates[there] = segment.templates[rows]
+        codes[there] = plain_codes(segment.codes, codebook)[rows]
         done += len(rows)
-    return _coded(ids, templates, codebook), order
-
-
-def _coded(ids: Identities, templates: NDArray[np.float16], codebook: Codebook) -> Segment:
-    return Segment(ids=ids, templates=templates, codes=fast_codes(codebook.encode(templates), codebook))
+    return Segment(ids=ids, templates=templates, codes=fast_codes(codes, codebook)), order
 
 
 def fast_codes(codes: NDArray[np.uint8], codebook: Codebook) -> Any:
@@ -135,6 +132,18 @@ def fast_codes(codes: NDArray[np.uint8], codebook: Codebook) -> Any:
     made = laid_out(plain)
     made.implem = _COLLECT_IN_A_RESERVOIR
     return made
+
+
+def plain_codes(codes: Any, codebook: Codebook) -> NDArray[np.uint8]:
+    """Return `(n, d / 4)` codes as `fast_codes` was given them; three times as quick as coding the templates again."""
+    # A block holds, for every two codes of a row, 16 bytes of the first ones and 16 of the second ones; the low halves
+    # of the bytes are of the first 16 rows, the high halves of the others.
+    blocks = block_bytes(codes).reshape(-1, codebook.dimension // NUMBERS_PER_BYTE, 2, len(_ROWS_OF_BYTES))
+    first, second = blocks[:, :, 0], blocks[:, :, 1]
+    plain = np.empty((len(blocks), ROWS_A_BLOCK, blocks.shape[1]), dtype=np.uint8)
+    plain[:, _ROWS_OF_BYTES] = (first & 0x0F | second << 4).transpose(0, 2, 1)
+    plain[:, _ROWS_OF_BYTES + len(_ROWS_OF_BYTES)] = (first >> 4 | second & 0xF0).transpose(0, 2, 1)
+    return plain.reshape(-1, plain.shape[2])[: codes.ntotal]
 
 
 def block_bytes(codes: Any) -> NDArray[np.uint8]:

@@ -20,9 +20,13 @@ if TYPE_CHECKING:
     from schemas.records import LogRecord
 
 REQUEST_TIMEOUT_S = 10.0
+DELIVERY_TIMEOUT_S = 30.0
+"""For so long no record may come of what Kafka says it has."""
 SETTLE_POLL_S = 0.1
 _SETTLING = frozenset({KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE})
 """What a cluster answers for a moment after a broker came or went."""
+REPLAY_RECORDS = 8192
+"""How many records a follower takes at a time when there are so many: what is done once a batch is then worth it."""
 READ_BACK_RECORDS = 1000
 """How many outcomes in a row must lie before the first open request until the read-back has gone far enough."""
 
@@ -71,7 +75,7 @@ class KafkaLog:
             (topic, partition): offset or (self._bounds(topic, partition)[0] if is_gallery(topic) else 0)
             for (topic, partition), offset in start.items()
         }
-        reader = LogReader(self._config)
+        reader = LogReader(self._config, most=REPLAY_RECORDS)
         reader.start(there)
         return reader
 
@@ -150,7 +154,7 @@ class KafkaLog:
             TransientError: Kafka does not deliver.
         """
         tail = self.tail({(topic, partition): start})
-        deadline = time.monotonic() + REQUEST_TIMEOUT_S
+        deadline = time.monotonic() + DELIVERY_TIMEOUT_S
         try:
             position = start
             while position < stop:
@@ -163,6 +167,6 @@ class KafkaLog:
                         yield record
                 position = max(position, tail.passed().get((topic, partition), 0))
                 if records:
-                    deadline = time.monotonic() + REQUEST_TIMEOUT_S
+                    deadline = time.monotonic() + DELIVERY_TIMEOUT_S
         finally:
             tail.close()

@@ -21,11 +21,11 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaExcepti
 
 from processors.audit import Bounds
 from schemas.errors import IntegrityError, TransientError
-from schemas.records import UNREADABLE_HEADERS, LogRecord
+from schemas.records import UNREADABLE_HEADERS, LogRecord, RecordBatch
 from schemas.topics import TOPICS, is_further_generation, spec_of
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from confluent_kafka import Message
 
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 ASK_TIMEOUT_S = 10.0
+DELIVERY_TIMEOUT_S = 60.0
+"""For so long nothing may come of what Kafka says it has, when everything is read."""
 EVERY_RECORD = {"isolation.level": "read_uncommitted"}
 """What a client needs to see records of open and aborted transactions, and partition ends behind them."""
 READ_RECORDS = 2000
@@ -49,6 +51,16 @@ def as_record(message: Message) -> LogRecord:
     except (SystemError, UnicodeDecodeError):  # What the client raises for a header name that is not UTF-8 (G12).
         message.set_headers([])
         return replace(_as_the_client_gives_it(message), headers=UNREADABLE_HEADERS)
+
+
+def _as_batch(messages: list[Message]) -> RecordBatch:
+    return RecordBatch(
+        cast("list[str]", [message.topic() for message in messages]),
+        cast("list[int]", [message.partition() for message in messages]),
+        cast("list[int]", [message.offset() for message in messages]),
+        cast("list[bytes | None]", [message.value() for message in messages]),
+        lambda number: as_record(messages[number]),
+    )
 
 
 def _as_the_client_gives_it(message: Message) -> LogRecord:
@@ -75,9 +87,13 @@ class LogReader:
     Args:
         config: settings of the Kafka client, at least `bootstrap.servers`.
         group: under which `tell` commits; none is ever joined.
+        most: how many records `read` returns at most.
     """
 
-    def __init__(self, config: Mapping[str, Any], *, group: str = "leadstream-reader") -> None:
+    def __init__(
+        self, config: Mapping[str, Any], *, group: str = "leadstream-reader", most: int = READ_RECORDS
+    ) -> None:
+        self._most = most
         self._consumer = Consumer(
             {
                 **config,
@@ -130,7 +146,7 @@ class LogReader:
             [TopicPartition(topic, partition, offset) for (topic, partition), offset in offsets.items()],
         )
 
-    def read(self, timeout_s: float) -> list[LogRecord]:
+    def read(self, timeout_s: float) -> Sequence[LogRecord]:
         """Return the next records, in order within each partition, or none when nothing came in time.
 
         Raises:
@@ -143,11 +159,25 @@ class LogReader:
             self._ask_after_silence()
             return []
         self._heard_at = time.monotonic()
+        messages = [first]
+        # In parts, because the client lets nobody else run while it makes messages.
+        while (room := min(self._most - len(messages), READ_RECORDS)) and (more := self._consumer.consume(room, 0)):
+            messages += more
+        away = None
+        if any(message.error() is not None for message in messages):
+            messages, away = self._without_errors(messages)
+        # The client keeps trying by itself: an error beside records is no reason to lose these.
+        if away is not None and not messages:
+            raise TransientError(f"Kafka: {away.str()}")
+        return _as_batch(messages) if messages else []
+
+    def _without_errors(self, messages: list[Message]) -> tuple[list[Message], KafkaError | None]:
+        """Return the messages that are records, and the last error that says that Kafka is away."""
         records, away = [], None
-        for message in (first, *self._consumer.consume(READ_RECORDS - 1, 0)):
+        for message in messages:
             error = message.error()
             if error is None:
-                records.append(as_record(message))
+                records.append(message)
             elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - librdkafka's name for it
                 self._passed[str(message.topic()), int(message.partition() or 0)] = int(message.offset() or 0)
             elif error.code() in _LOST:
@@ -157,10 +187,7 @@ class LogReader:
                 )
             else:
                 away = error
-        # The client keeps trying by itself: an error beside records is no reason to lose these.
-        if away is not None and not records:
-            raise TransientError(f"Kafka: {away.str()}")
-        return records
+        return records, away
 
     def _ask_after_silence(self) -> None:
         if time.monotonic() - self._heard_at < SILENCE_S:
@@ -212,7 +239,7 @@ def read_everything(config: Mapping[str, Any], topics: Collection[str]) -> Itera
         ends = {place: held.high for place, held in _ask_bounds(consumer, topics).items()}
         consumer.assign([TopicPartition(topic, partition, OFFSET_BEGINNING) for topic, partition in ends])
         while ends:
-            message = consumer.poll(ASK_TIMEOUT_S)
+            message = consumer.poll(DELIVERY_TIMEOUT_S)
             if message is None:
                 raise TransientError(f"Kafka did not deliver all of {', '.join(sorted({topic for topic, _ in ends}))}.")
             error = message.error()

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 DELIVERY_TIMEOUT_S = 30.0
 MAX_IN_FLIGHT = 10_000
 
-_MARGIN_S = 5.0
+_MARGIN_S = 30.0
 """How much later than the client's own deadline this one is, so that the client's reason is the one that is told."""
 _POLL_S = 0.1
 _REFUSED_BY_BROKER = frozenset(
@@ -128,7 +128,12 @@ class SignedPublisher:
             UsageError: this kind of event is not published from outside, the topics are not set up, the broker does not
                 let this client write, or the publisher is closed.
         """
-        return self._send(event, kept=False).result(self._timeout_s + _MARGIN_S)
+        acknowledged = self._send(event, kept=False)
+        try:
+            return acknowledged.result(self._timeout_s + _MARGIN_S)
+        except TimeoutError:
+            name = f"{type(event).__name__} {event.event_id}"
+            raise TransientError(f"{name} is not acknowledged yet; send it again. {self._why()}".strip()) from None
 
     def send(self, event: Event) -> Future[SourcePosition]:
         """Send an event without waiting for its acknowledgement, for bulk loads; `flush` tells what failed.
@@ -188,16 +193,17 @@ class SignedPublisher:
 
         def settle(error: KafkaError | None, message: Message) -> None:
             failure = None if error is None else self._failure(error, name)
-            with self._settled:
-                self._in_flight -= 1
-                if failure is not None and kept:
-                    self._failures.append(failure)
-                self._settled.notify_all()
             if failure is not None:
                 acknowledged.set_exception(failure)
             else:
                 self._last_trouble = ""
                 acknowledged.set_result(_position(message))
+            # Last, so that after a `flush` every Future is settled.
+            with self._settled:
+                self._in_flight -= 1
+                if failure is not None and kept:
+                    self._failures.append(failure)
+                self._settled.notify_all()
 
         try:
             self._producer.produce(topic, key=key, value=value, headers=headers, on_delivery=settle)

@@ -46,7 +46,7 @@ _AWAY = {
     KafkaError.FENCED_LEADER_EPOCH,
     KafkaError.OFFSET_NOT_AVAILABLE,
 }
-_SETTLE_S = 15.0
+_SETTLE_S = 60.0
 _POLL_S = 0.05
 
 

@@ -156,8 +156,8 @@ class RecoveryBench:
         if replica.active.gallery.templates != self.replay_size:
             raise IntegrityError("The replay did not bring every template.")
         return replica, {
-            "bare_consumer_records_s": round(median(bare)),
-            "replay_records_s": round(median(ours)),
+            "bare_consumer_records_s": _rounded(median(bare)),
+            "replay_records_s": _rounded(median(ours)),
             "replay_over_bare": _rounded(median(ours) / median(bare)),
         }
 
@@ -202,8 +202,8 @@ class RecoveryBench:
         load = rates["snapshot_load_mb_s"]
         return {
             "snapshot_bytes_per_template": _rounded(total / self.size),
-            "snapshot_write_mb_s": round(total / _BYTES_PER_MB / writing),
-            **{name: round(rate) for name, rate in rates.items()},
+            "snapshot_write_mb_s": _rounded(total / _BYTES_PER_MB / writing),
+            **{name: _rounded(rate) for name, rate in rates.items()},
             "load_over_read": _rounded(load / rates["file_read_mb_s"]),
             "load_over_skim": _rounded(load / rates["file_skim_mb_s"]),
             "cold_load_over_read": _rounded(rates["cold_load_mb_s"] / rates["cold_read_mb_s"]),
@@ -407,4 +407,5 @@ async def _timed(work: Callable[[], Any]) -> float:
 
 
 def _rounded(value: float) -> float:
-    return round(value, 3)
+    """Leave the digits that mean something; a small value stays what it is and becomes no zero."""
+    return float(f"{value:.6g}")

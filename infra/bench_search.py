@@ -218,7 +218,7 @@ class SearchBench:
         adder = threading.Thread(target=add)
         adder.start()
         spent: list[float] = []
-        while not done.is_set():
+        while not spent or not done.is_set():
             probe = probes.templates[len(spent) % self.probes]
             spent.append(_time(gallery.search, probe, LENGTHS[0]))
             progress("searching while adding", added, total)

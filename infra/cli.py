@@ -20,6 +20,7 @@ from infra.commands import (
     booking,
     dead_letters,
     demonstrating,
+    evaluating,
     generations,
     observing,
     operating,
@@ -49,6 +50,7 @@ for command in (
     booking.book,
     probing.probe,
     demonstrating.demo,
+    evaluating.evaluate,
 ):
     app.command()(command)
 for group in ("agency", "user", "publisher"):

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from infra.settings import Settings
 
 START_LIMIT_S = 120.0
-STOP_LIMIT_S = 5.0
+STOP_LIMIT_S = 30.0
 LOCK_LIMIT_S = 1.0
 POLL_S = 0.05
 

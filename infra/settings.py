@@ -67,9 +67,10 @@ class Settings(BaseSettings):
         Field(description="Ed25519 public key of the first administrator, 64 hex digits; empty: as `init` made it."),
     ] = None
     policy: Annotated[Path | None, Field(description="Policy file; empty: the default policy.")] = None
-    model_card: Annotated[Path | None, Field(description="Model card of a pack of your own; empty: the default.")] = (
-        None
-    )
+    model_card: Annotated[
+        Path | None,
+        Field(description="Model card of a pack of your own, or the name of a shipped one; empty: the default."),
+    ] = None
     gallery_topic: Annotated[
         str,
         Field(description="Topic of the gallery generation of that pack; `leadstream generation list` shows them."),

@@ -20,12 +20,14 @@ from connectors.kafka_log import KafkaLog
 from connectors.key_custody import FileMasterKey
 from connectors.log_reader import LogReader
 from connectors.object_store import ObjectStore
-from infra import assets, clickhouse
+from infra import clickhouse
 from infra.data_folder import DataFolder
+from infra.extracting import find_recipe
 from processors.access import Directory
 from processors.model_card import model_digest, published_threshold
-from processors.policy import parse_policy
+from processors.policy import Consolidation, parse_policy
 from processors.quantiser import codebook_for
+from processors.score_meaning import expected_non_mates
 from schemas.codec import decode_for
 from schemas.errors import ContractError, IntegrityError, UsageError
 from schemas.topics import ACCESS, TOPICS, generation_topic, is_further_generation, spec_of
@@ -102,11 +104,9 @@ def policy(settings: Settings) -> Policy:
 
 
 def extractor(settings: Settings) -> FaceExtractor:
-    """Open the default model pack, fetched if need be, or the one beside an agency's own card."""
-    if settings.model_card is not None:
-        return FaceExtractor(assets.load_card(settings.model_card), settings.model_card.parent)
-    found = assets.fetch(settings.assets, lambda _: None, samples=False)
-    return FaceExtractor(found.card, found.pack_dir)
+    """Open the pack of the worker's card: the default one, fetched if need be, or the one beside a card of its own."""
+    recipe = find_recipe(None, settings)
+    return FaceExtractor(recipe.card, recipe.pack_dir)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,14 +119,10 @@ class GenerationName:
 
 def generation_names(settings: Settings) -> list[GenerationName]:
     """Return the generations of the model cards that are set; that of the pack to change to comes last."""
-    card = (
-        assets.fetch(settings.assets, lambda _: None, samples=False).card
-        if settings.model_card is None
-        else assets.load_card(settings.model_card)
-    )
+    card = find_recipe(None, settings).card
     names = [GenerationName(model_digest=model_digest(card), topic=settings.gallery_topic)]
     if settings.next_model_card is not None:
-        digest = model_digest(assets.load_card(settings.next_model_card))
+        digest = model_digest(find_recipe(str(settings.next_model_card), settings).card)
         names.append(GenerationName(model_digest=digest, topic=generation_topic(digest)))
     return names
 
@@ -149,8 +145,8 @@ def generations(settings: Settings) -> tuple[Generation, ...]:
     """Return the gallery generation of the model pack, and that of the pack to change to, if there is one."""
     kept = [generation(settings, extractor(settings), settings.gallery_topic)]
     if settings.next_model_card is not None:
-        card = settings.next_model_card
-        faces = FaceExtractor(assets.load_card(card), card.parent)
+        recipe = find_recipe(str(settings.next_model_card), settings)
+        faces = FaceExtractor(recipe.card, recipe.pack_dir)
         kept.append(generation(settings, faces, generation_topic(model_digest(faces.card))))
     return tuple(kept)
 
@@ -165,10 +161,14 @@ def generation(settings: Settings, faces: FaceExtractor, topic: str) -> Generati
             model_digest=model_digest(faces.card),
             codebook=codebook_for(dimension=dimension, statistics=faces.card.statistics),
             threads=settings.search_threads,
+            fuse_captures=policy(settings).consolidation is Consolidation.FUSED_CAPTURES,
         ),
         extractor=faces,
         dimension=dimension,
         threshold_of=lambda templates: threshold(faces.card, templates),
+        expected_of=lambda score, templates: expected_non_mates(
+            score, templates=templates, statistics=faces.card.statistics
+        ),
     )
 
 

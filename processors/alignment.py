@@ -13,6 +13,9 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+_SIDES_CHANGED = [1, 0, 2, 4, 3]
+"""Eyes and mouth corners change sides in a mirror."""
+
 
 def similarity(source: NDArray[np.float64], target: NDArray[np.float64]) -> NDArray[np.float64] | None:
     """Return the `(2, 3)` matrix (rotation, one scale, shift; no mirroring) that best takes source onto target.
@@ -30,6 +33,11 @@ def similarity(source: NDArray[np.float64], target: NDArray[np.float64]) -> NDAr
     scale = float((singular * signs).sum()) / spread
     shift = target_mean - scale * rotation @ source_mean
     return np.column_stack([scale * rotation, shift])
+
+
+def mirrored(points: NDArray[np.float64], width_px: int) -> NDArray[np.float64]:
+    """Return the five points of a face, in their order, as they lie in the picture once that is mirrored back."""
+    return (points * [-1.0, 1.0] + [width_px - 1.0, 0.0])[_SIDES_CHANGED]
 
 
 def scale_of(matrix: NDArray[np.float64]) -> float:

@@ -78,8 +78,8 @@ def person_of(sid: str | None, booking: str) -> str:
     return f"sid:{sid}" if sid else f"booking:{booking}"
 
 
-def consolidate(scored: Iterable[ScoredCapture], length: int) -> tuple[Candidate, ...]:
-    """Return the best persons, each once by the capture that scores highest.
+def best_of_persons(scored: Iterable[ScoredCapture], length: int) -> list[ScoredCapture]:
+    """Return the best capture of each of the best persons.
 
     Equal scores are ordered by person, booking and capture, so that the list does not depend on the order in which
     templates were enrolled, on a merge or on a replica (G7).
@@ -87,6 +87,11 @@ def consolidate(scored: Iterable[ScoredCapture], length: int) -> tuple[Candidate
     best: dict[str, ScoredCapture] = {}
     for capture in sorted(scored, key=_order):
         best.setdefault(capture.person, capture)
+    return list(best.values())[:length]
+
+
+def consolidate(scored: Iterable[ScoredCapture], length: int) -> tuple[Candidate, ...]:
+    """Return the best persons, each once by the capture that scores highest; in the order of `best_of_persons`."""
     return tuple(
         Candidate(
             rank=rank,
@@ -97,7 +102,7 @@ def consolidate(scored: Iterable[ScoredCapture], length: int) -> tuple[Candidate
             score=capture.score,
             synthetic=capture.synthetic,
         )
-        for rank, capture in enumerate(list(best.values())[:length], start=1)
+        for rank, capture in enumerate(best_of_persons(scored, length), start=1)
     )
 
 

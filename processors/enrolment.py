@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from processors.gallery import BARRING
+from processors.quality_rules import judge_by_policy
 from processors.refusals import Refusal, RefusalCode
 from processors.templates import template_to_bytes
 from schemas.events import (
@@ -150,17 +151,22 @@ def enrol(
 ) -> tuple[TemplatesEnrolled | TemplatesWithdrawn, BookingProcessed]:
     """Return the gallery record of a booking and the answer to its booking system.
 
-    A booking without a usable capture withdraws what an earlier state of it had enrolled.
+    A photo that the policy finds too poor is refused like one that could not be extracted. A booking without a usable
+    capture withdraws what an earlier state of it had enrolled.
 
     Args:
         booking: the booking, already allowed.
         position: where it stands.
         extractions: capture id -> what came of it, for `captures_to_extract`.
         counting: the gallery record of the booking that counts so far.
-        policy: which sources may be enrolled.
+        policy: which sources may be enrolled, and how good a photo has to be.
         model_digest: digest of the pack that made the templates.
         at: now.
     """
+    extractions = {
+        capture_id: judge_by_policy(extraction, policy.enrolment_quality, policy.version)
+        for capture_id, extraction in extractions.items()
+    }
     captures = []
     for capture in booking.captures:
         extraction = extractions.get(capture.capture_id)
@@ -169,7 +175,7 @@ def enrol(
                 EnrolledCapture(
                     capture_id=capture.capture_id,
                     template=template_to_bytes(extraction.template),
-                    quality=extraction.measurements["face_score"],
+                    quality=extraction.measurements["unified_quality"] / 100.0,
                 ),
             )
     outcomes = tuple(_outcome(capture, extractions.get(capture.capture_id), policy) for capture in booking.captures)

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from processors.key_table import KeyTable
 from schemas.errors import ContractError
 from schemas.events import TemplatesWithdrawn, WithdrawalCause
@@ -23,8 +25,10 @@ from schemas.instants import from_micros, to_micros
 from schemas.keys import booking_key
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
     from datetime import datetime
+
+    from numpy.typing import NDArray
 
     from schemas.events import TemplatesEnrolled
     from schemas.positions import SourcePosition
@@ -111,6 +115,44 @@ class GalleryLedger:
         self._causes[number] = _ENROLLED if withdrawn is None else _CAUSES.index(withdrawn)
         self._said_at_us[number] = said_at_us
         return Verdict.COUNTS
+
+    def judge_all(
+        self,
+        keys: Sequence[bytes],
+        hashes: NDArray[np.uint32],
+        *,
+        source_offsets: NDArray[np.int64],
+        partitions: NDArray[np.int64],
+        offsets: NDArray[np.int64],
+        said_at_us: NDArray[np.int64],
+    ) -> NDArray[np.bool_]:
+        """Do what `judge_as` does with enrolments of different bookings, and tell which of them count.
+
+        Args:
+            keys: UTF-8, each once.
+            hashes: the CRC-32 of each.
+            source_offsets: what this and the others are, `Entry` says.
+            partitions: of the records in the gallery topic.
+            offsets: of the records in the gallery topic.
+            said_at_us: in microseconds since the epoch.
+        """
+        known = len(self._keys)
+        numbers = self._keys.add_all(keys, hashes)
+        for column in self._columns().values():
+            column.frombytes(bytes((len(self._keys) - known) * column.itemsize))
+        is_known = numbers < known
+        counts = ~is_known | (source_offsets >= np.asarray(self._source_offsets)[numbers])
+        self._superseded_by_late.difference_update(
+            keys[at].decode() for at in np.flatnonzero(is_known & counts).tolist()
+        )
+        self._superseded_by_late.update(keys[at].decode() for at in np.flatnonzero(~counts).tolist())
+        counting = numbers[counts]
+        np.asarray(self._source_offsets)[counting] = source_offsets[counts]
+        np.asarray(self._partitions)[counting] = partitions[counts]
+        np.asarray(self._offsets)[counting] = offsets[counts]
+        np.asarray(self._causes)[counting] = _ENROLLED
+        np.asarray(self._said_at_us)[counting] = said_at_us[counts]
+        return counts
 
     def barred_by(self, key: str) -> WithdrawalCause | None:
         """Return the order that keeps a booking out, or None."""

@@ -110,21 +110,58 @@ class RecogniserCard:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RecipeCard:
+    """How one template comes out of one face: the sum of the recogniser's vectors of several crops, less a centre.
+
+    docs/accuracy.md says what each part costs and buys. A card without a recipe has the plain one: one crop, nothing
+    subtracted.
+    """
+
+    mirrored: bool = False
+    """Each crop is also embedded mirrored."""
+    second_look_px: int | None = None
+    """Side of the square in which the face that was found is looked for again, for a second crop; None: one crop."""
+    centre: tuple[float, ...] | None = None
+    """(d,) subtracted from the sum once that has length 1, before the rest gets length 1 again."""
+
+
+PLAIN = RecipeCard()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnifiedQualityCard:
+    """How the one score that predicts errors follows from what the two models say of a photo (a logistic).
+
+    `vector_length` is that of the recogniser's answer before it is normalised; both coefficients are positive, so that
+    a better answer never lowers the score.
+    """
+
+    bias: float
+    per_face_score: float
+    per_vector_length: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class QualityCard:
-    """When a photo is good enough.
+    """What the models cannot do below; what a bureau asks beyond that is its policy.
 
     A second face counts as a second person when its box is at least `second_face_min_ratio` times as wide as the
-    largest.
+    largest. `unified` is None where nobody has measured it for the pack.
     """
 
     min_inter_eye_px: float
     min_sharpness: float
     second_face_min_ratio: float
+    unified: UnifiedQualityCard | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StatisticsCard:
-    """What was measured with this pack: cosine of different persons and of the same person, and the mean template."""
+    """What was measured with this pack: cosine of different persons and of the same person, and the mean template.
+
+    `tail_sd`: the standard deviation that a Gaussian round `non_mated_mean` has to have to be right about the highest
+    scores of different persons (`processors/score_meaning.py`); None where nobody measured it.
+    """
 
     measured_on: str
     non_mated_mean: float
@@ -132,6 +169,7 @@ class StatisticsCard:
     mated_mean: float
     mated_sd: float
     mean_template: tuple[float, ...]
+    tail_sd: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,6 +202,7 @@ class ModelCard:
     detector: DetectorCard
     alignment: AlignmentCard
     recogniser: RecogniserCard
+    recipe: RecipeCard
     quality: QualityCard
     statistics: StatisticsCard
     thresholds: ThresholdsCard
@@ -176,16 +215,19 @@ def parse_model_card(fields: Mapping[str, object]) -> ModelCard:
         ContractError: a field is missing, unknown or wrong; the text names it and says what is expected.
     """
     root = _Table("", fields)
+    detector = _parse_detector(root.table("detector"))
     recogniser = _parse_recogniser(root.table("recogniser"))
+    recipe = _parse_recipe(root.table("recipe"), detector, recogniser) if root.has("recipe") else PLAIN
     card = ModelCard(
         name=root.text("name"),
         version=root.text("version"),
         description=root.text("description"),
         licence=root.text("licence"),
         source=root.text("source"),
-        detector=_parse_detector(root.table("detector")),
+        detector=detector,
         alignment=_parse_alignment(root.table("alignment")),
         recogniser=recogniser,
+        recipe=recipe,
         quality=_parse_quality(root.table("quality")),
         statistics=_parse_statistics(root.table("statistics"), dimension=recogniser.dimension),
         thresholds=_parse_thresholds(root.table("thresholds")),
@@ -197,15 +239,18 @@ def parse_model_card(fields: Mapping[str, object]) -> ModelCard:
 def model_digest(card: ModelCard) -> str:
     """Return the SHA-256 (hex) over the pack's files and the recipe: equal digests, and only they, are comparable.
 
-    Names of files, quality bounds, statistics and thresholds do not change a template and are left out.
+    Names of files, quality bounds, statistics and thresholds do not change a template and are left out. So is the plain
+    recipe: a card that was written before there were recipes keeps its digest, and its gallery.
     """
-    recipe: dict[str, object] = {
+    parts: dict[str, object] = {
         "extraction_version": EXTRACTION_VERSION,
         "detector": _without_file(asdict(card.detector)),
         "alignment": asdict(card.alignment),
         "recogniser": _without_file(asdict(card.recogniser)),
     }
-    canonical = json.dumps(recipe, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    if card.recipe != PLAIN:
+        parts["recipe"] = asdict(card.recipe)
+    canonical = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
     return hashlib.sha256(canonical.encode("ascii")).hexdigest()
 
 
@@ -258,12 +303,14 @@ def _parse_detector(table: _Table) -> DetectorCard:
     )
     table.close()
     for side in detector.sides_px:
-        for stride in detector.strides:
-            if side % stride:
-                raise ContractError(
-                    f"Model card: detector.sides_px has {side}, which is no multiple of the stride {stride}."
-                )
+        _check_side("detector.sides_px", side, detector.strides)
     return detector
+
+
+def _check_side(name: str, side: int, strides: tuple[int, ...]) -> None:
+    for stride in strides:
+        if side % stride:
+            raise ContractError(f"Model card: {name} has {side}, which is no multiple of the stride {stride}.")
 
 
 def _parse_alignment(table: _Table) -> AlignmentCard:
@@ -290,14 +337,37 @@ def _parse_recogniser(table: _Table) -> RecogniserCard:
     return recogniser
 
 
+def _parse_recipe(table: _Table, detector: DetectorCard, recogniser: RecogniserCard) -> RecipeCard:
+    recipe = RecipeCard(
+        mirrored=table.flag("mirrored") if table.has("mirrored") else PLAIN.mirrored,
+        second_look_px=table.integer("second_look_px") if table.has("second_look_px") else PLAIN.second_look_px,
+        centre=table.numbers("centre", count=recogniser.dimension) if table.has("centre") else PLAIN.centre,
+    )
+    table.close()
+    if recipe.second_look_px is not None:
+        _check_side("recipe.second_look_px", recipe.second_look_px, detector.strides)
+    return recipe
+
+
 def _parse_quality(table: _Table) -> QualityCard:
     quality = QualityCard(
         min_inter_eye_px=table.number("min_inter_eye_px", above=0.0),
         min_sharpness=table.number("min_sharpness", above=0.0),
         second_face_min_ratio=table.number("second_face_min_ratio", above=0.0, up_to=1.0),
+        unified=_parse_unified(table.table("unified")) if table.has("unified") else None,
     )
     table.close()
     return quality
+
+
+def _parse_unified(table: _Table) -> UnifiedQualityCard:
+    unified = UnifiedQualityCard(
+        bias=table.number("bias", above=-math.inf),
+        per_face_score=table.number("per_face_score", above=0.0),
+        per_vector_length=table.number("per_vector_length", above=0.0),
+    )
+    table.close()
+    return unified
 
 
 def _parse_statistics(table: _Table, *, dimension: int) -> StatisticsCard:
@@ -308,6 +378,7 @@ def _parse_statistics(table: _Table, *, dimension: int) -> StatisticsCard:
         mated_mean=table.number("mated_mean", above=-1.0, up_to=1.0),
         mated_sd=table.number("mated_sd", above=0.0, up_to=1.0),
         mean_template=table.numbers("mean_template", count=dimension),
+        tail_sd=table.number("tail_sd", above=0.0, up_to=1.0) if table.has("tail_sd") else None,
     )
     table.close()
     return statistics
@@ -344,6 +415,9 @@ class _Table:
         if self._left:
             names = ", ".join(sorted(self._path + name for name in self._left))
             raise ContractError(f"Model card: unknown field(s) {names}; remove or correct them.")
+
+    def has(self, name: str) -> bool:
+        return name in self._left
 
     def table(self, name: str) -> _Table:
         value = self._take(name)
@@ -391,6 +465,12 @@ class _Table:
             return kind(value)
         except ValueError:
             raise self._wrong(name, "one of " + ", ".join(kind)) from None
+
+    def flag(self, name: str) -> bool:
+        value = self._take(name)
+        if not isinstance(value, bool):
+            raise self._wrong(name, "true or false")
+        return value
 
     def integer(self, name: str) -> int:
         value = self._take(name)

@@ -1,5 +1,7 @@
 """The policy as frozen values and pure rules: who may search, for what, with which image (G3, G4).
 
+What it asks of the quality of a photo is in `processors/quality_rules.py`.
+
 Gender, age, race and citizenship are not factors: no request carries them and no rule can name them; an unknown key in
 a policy file is refused, so that a rule nobody evaluates cannot look as if it held.
 """
@@ -7,10 +9,12 @@ a policy file is refused, so that a rule nobody evaluates cannot look as if it h
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from processors.access import Standing
+from processors.quality_rules import QualityRules, Use, parse_quality_rules
 from processors.refusals import Refusal, RefusalCode
 from schemas.errors import ContractError
 
@@ -20,6 +24,15 @@ if TYPE_CHECKING:
 
     from processors.access import Directory, User
     from schemas.events import ProbeSubmitted
+
+
+class Consolidation(StrEnum):
+    """What a person's place in a list rests on."""
+
+    BEST_CAPTURE = "BEST_CAPTURE"
+    """The capture that is most similar to the probe."""
+    FUSED_CAPTURES = "FUSED_CAPTURES"
+    """All captures of the person together, weighted by their quality."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,8 +54,11 @@ class Policy:
     minimum_reason_text_characters: int
     minimum_candidates: int
     maximum_candidates: int
+    consolidation: Consolidation
     maximum_audit_lag_s: int
     """How far the audit trail may be behind before searches stop."""
+    enrolment_quality: QualityRules
+    probe_quality: QualityRules
 
 
 def parse_policy(document: Mapping[str, Any]) -> Policy:
@@ -52,7 +68,7 @@ def parse_policy(document: Mapping[str, Any]) -> Policy:
         ContractError: a key is missing, unknown or of the wrong kind.
     """
     expected = {
-        "": {"version", "users", "probes", "enrolment", "audit"},
+        "": {"version", "users", "probes", "enrolment", "audit", "quality"},
         "users": {"roles", "courses", "agreements"},
         "probes": {
             "reasons",
@@ -62,9 +78,11 @@ def parse_policy(document: Mapping[str, Any]) -> Policy:
             "minimum_reason_text_characters",
             "minimum_candidates",
             "maximum_candidates",
+            "consolidation",
         },
         "enrolment": {"sources"},
         "audit": {"maximum_lag_s"},
+        "quality": {str(use) for use in Use},
     }
     for table, keys in expected.items():
         found = document.get(table) if table else document
@@ -84,7 +102,10 @@ def parse_policy(document: Mapping[str, Any]) -> Policy:
         minimum_reason_text_characters=_count(probes["minimum_reason_text_characters"]),
         minimum_candidates=_count(probes["minimum_candidates"]),
         maximum_candidates=_count(probes["maximum_candidates"]),
+        consolidation=_consolidation(probes["consolidation"]),
         maximum_audit_lag_s=_count(document["audit"]["maximum_lag_s"]),
+        enrolment_quality=parse_quality_rules(document["quality"][Use.ENROLMENT], Use.ENROLMENT),
+        probe_quality=parse_quality_rules(document["quality"][Use.PROBE], Use.PROBE),
     )
     if policy.sources & set(policy.prohibited_sources):
         raise ContractError("Policy: a source type is both allowed and prohibited.")
@@ -112,6 +133,12 @@ def _glossary(value: Any) -> Mapping[str, str]:
     if not isinstance(value, dict) or not value:
         raise ContractError("Policy: a table must hold at least one entry.")
     return MappingProxyType({_word(name): _word(text) for name, text in value.items()})
+
+
+def _consolidation(value: Any) -> Consolidation:
+    if value not in list(Consolidation):
+        raise ContractError(f"Policy: consolidation is one of {', '.join(Consolidation)}.")
+    return Consolidation(value)
 
 
 def _count(value: Any) -> int:

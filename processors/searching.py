@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from processors.candidates import LEAD_NOTICE
@@ -10,7 +10,7 @@ from schemas.events import CandidateListIssued, ProbeRefused
 from schemas.positions import SourcePosition, derived_id
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from datetime import datetime
 
     from processors.candidates import SearchResult
@@ -40,14 +40,21 @@ def issue(
     *,
     model_digest: str,
     threshold: float,
+    expected_of: Callable[[float, int], float | None],
     at: datetime,
 ) -> CandidateListIssued:
-    """Return the candidate list of a search that was allowed and made."""
+    """Return the candidate list of a search that was allowed and made.
+
+    `expected_of` tells for a score and a gallery size how many templates of other persons are expected to reach it.
+    """
+    candidates = tuple(
+        replace(each, expected_non_mates=expected_of(each.score, result.templates)) for each in result.candidates
+    )
     return CandidateListIssued(
         **_echo(request, position, at),
         requested=request.requested_candidates,
-        returned=len(result.candidates),
-        candidates=result.candidates,
+        returned=len(candidates),
+        candidates=candidates,
         threshold=threshold,
         model_digest=model_digest,
         policy_version=under.policy_version,

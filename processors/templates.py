@@ -13,8 +13,6 @@ import numpy as np
 from schemas.errors import ContractError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from numpy.typing import NDArray
 
 _WIRE = np.dtype("<f2")
@@ -29,13 +27,23 @@ def to_template(vector: NDArray[np.float32] | NDArray[np.float64]) -> NDArray[np
     Raises:
         ContractError: a vector has no direction (zero or not finite).
     """
+    template: NDArray[np.float32] = unit(vector).astype(_WIRE).astype(np.float32)
+    template.setflags(write=False)
+    return template
+
+
+def unit(vector: NDArray[np.float32] | NDArray[np.float64]) -> NDArray[np.float64]:
+    """Give each vector of `(..., d)` the length 1, in double precision.
+
+    Raises:
+        ContractError: a vector has no direction (zero or not finite).
+    """
     exact = np.asarray(vector, dtype=np.float64)
     length = np.linalg.norm(exact, axis=-1, keepdims=True)
     if not np.all(np.isfinite(length)) or np.any(length <= 0.0):
         raise ContractError("The recogniser returned a vector without a direction: check the model pack.")
-    template: NDArray[np.float32] = (exact / length).astype(_WIRE).astype(np.float32)
-    template.setflags(write=False)
-    return template
+    scaled: NDArray[np.float64] = exact / length
+    return scaled
 
 
 def template_to_bytes(template: NDArray[np.float32]) -> bytes:
@@ -59,14 +67,10 @@ def template_from_bytes(data: bytes, *, dimension: int) -> NDArray[np.float32]:
     return template
 
 
-def templates_from_bytes(data: Sequence[bytes], *, dimension: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Read many templates at once: `(n, dimension)` float32, read-only, and `(n,)` which of them are templates."""
-    size = dimension * _WIRE.itemsize
-    fits = np.fromiter((len(each) == size for each in data), dtype=np.bool_, count=len(data))
-    nothing = bytes(size)
-    joined = b"".join(data) if fits.all() else b"".join(each if len(each) == size else nothing for each in data)
-    templates = np.frombuffer(joined, dtype=_WIRE).reshape(-1, dimension).astype(np.float32)
-    exact = templates.astype(np.float64)
-    lengths = np.sqrt(np.einsum("ij,ij->i", exact, exact))
-    templates.setflags(write=False)
-    return templates, np.abs(lengths - 1.0) <= UNIT_TOLERANCE
+def are_templates(halves: NDArray[np.float16]) -> NDArray[np.bool_]:
+    """Tell which of (n, d) are templates beyond doubt; of others, `template_from_bytes` decides."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        numbers = halves.astype(np.float32)
+        squares = np.einsum("ij,ij->i", numbers, numbers)
+        # A length within the tolerance has its square within twice that; less for rounding in single precision.
+        return np.asarray(np.abs(squares - 1.0) <= 1.9 * UNIT_TOLERANCE)

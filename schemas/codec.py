@@ -9,7 +9,6 @@ that the result is Avro is judged by the `avro` package in the tests.
 from __future__ import annotations
 
 import io
-import re
 import struct
 from dataclasses import dataclass
 from datetime import datetime
@@ -22,8 +21,8 @@ import fastavro
 
 from schemas.avro_schemas import BY_FINGERPRINT, CURRENT_VERSIONS
 from schemas.errors import ContractError
-from schemas.events import RECORDS, Event, TemplatesEnrolled
-from schemas.instants import FIRST_MICROS, LAST_MICROS, iso
+from schemas.events import RECORDS, Event
+from schemas.instants import iso
 from schemas.topics import TOPIC_OF_RECORD, TOPICS
 
 if TYPE_CHECKING:
@@ -42,10 +41,6 @@ _HEADER_BYTES = 10
 _CONFLUENT_HEADER_BYTES = 5
 
 _SIGNED_TOPICS = frozenset(topic.name for topic in TOPICS.values() if topic.signed)
-
-_ENROLLED = CURRENT_VERSIONS[TemplatesEnrolled.AVRO_NAME]
-_ENROLLED_START = SINGLE_OBJECT + _ENROLLED.fingerprint
-_is_usual_uuid = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}").fullmatch
 
 NO_REGISTRY: Mapping[int, SchemaVersion] = MappingProxyType({})
 """For systems without a schema registry: every record in Confluent framing is a ContractError."""
@@ -110,27 +105,6 @@ def decode_for(topic: str, data: bytes | None, *, registry: Mapping[int, SchemaV
     return event
 
 
-def fields_of_enrolment(data: bytes | None) -> Mapping[str, Any] | None:
-    """Return the fields of a TemplatesEnrolled, ids as text and instants as microseconds, or None.
-
-    Five times as quick as `decode`, for whoever reads a million of them. None says no more than: ask `decode`. It comes
-    for every other record, every other version of the schema, and whatever is not as it should be.
-    """
-    if data is None or not data.startswith(_ENROLLED_START):
-        return None
-    try:
-        fields = _read(data[_HEADER_BYTES:], _ENROLLED, None, schema=_ENROLLED_PLAIN)
-    except ContractError:
-        return None
-    usual = (
-        FIRST_MICROS <= fields["occurred_at"] <= LAST_MICROS
-        and FIRST_MICROS <= fields["source_said_at"] <= LAST_MICROS
-        and _is_usual_uuid(fields["event_id"])
-        and all(_is_usual_uuid(capture["capture_id"]) for capture in fields["captures"])
-    )
-    return fields if usual else None
-
-
 def decode_as_written(data: bytes | None, *, registry: Mapping[int, SchemaVersion] = NO_REGISTRY) -> WrittenRecord:
     """Return the record exactly as written, read by its writer's schema alone.
 
@@ -179,10 +153,10 @@ def _unframe(data: bytes | None, registry: Mapping[int, SchemaVersion]) -> tuple
     raise ContractError("The bytes are neither single-object encoding nor Confluent wire format.")
 
 
-def _read(body: bytes, version: SchemaVersion, reader: Any, *, schema: Any = None) -> dict[str, Any]:
+def _read(body: bytes, version: SchemaVersion, reader: Any) -> dict[str, Any]:
     source = io.BytesIO(body)
     try:
-        record = fastavro.schemaless_reader(source, schema or version.parsed, reader)
+        record = fastavro.schemaless_reader(source, version.parsed, reader)
     except (ValueError, TypeError, KeyError, IndexError, OverflowError, EOFError, MemoryError, struct.error) as error:
         raise ContractError(f"{version.name} cannot be read: {_without_values(error)}") from None
     except fastavro.read.SchemaResolutionError:
@@ -192,17 +166,6 @@ def _read(body: bytes, version: SchemaVersion, reader: Any, *, schema: Any = Non
     if not isinstance(record, dict):
         raise ContractError(f"{version.name} is not a record.")
     return record
-
-
-def _without_logical_types(schema: Any) -> Any:
-    if isinstance(schema, list):
-        return [_without_logical_types(part) for part in schema]
-    if isinstance(schema, dict):
-        return {name: _without_logical_types(part) for name, part in schema.items() if name != "logicalType"}
-    return schema
-
-
-_ENROLLED_PLAIN = fastavro.parse_schema(_without_logical_types(_ENROLLED.schema))
 
 
 def _without_values(error: Exception) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 from aiokafka.partitioner import murmur2
 
 from schemas.events import (
@@ -28,6 +29,8 @@ from schemas.topics import spec_of
 if TYPE_CHECKING:
     from uuid import UUID
 
+    from numpy.typing import NDArray
+
     from schemas.events import Event
 
 _OF_A_BOOKING = (BookingRecorded, RecordOrderReceived, BookingProcessed, TemplatesEnrolled, TemplatesWithdrawn)
@@ -37,6 +40,14 @@ _OF_A_PROBE = (ProbeSubmitted, CandidateListIssued, ProbeRefused)
 def booking_key(ori: str, booking_number: str) -> str:
     """Return the key of everything about one booking. An ORI has no slash, so the first one parts the two."""
     return f"{ori}/{booking_number}"
+
+
+def booking_keys(oris: NDArray[np.uint8], booking_numbers: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return the keys of many bookings as `booking_key` makes them; all are (n, bytes) of ASCII text."""
+    count = len(oris)
+    example = booking_key("", "").encode()
+    between = np.broadcast_to(np.frombuffer(example, dtype=np.uint8), (count, len(example)))
+    return np.hstack([oris, between, booking_numbers])
 
 
 def booking_scope(ori: str, booking_number: str) -> str:

@@ -47,9 +47,11 @@ class AuditWatch(faust.Service):
 
     async def is_within(self, limit_s: float) -> bool:
         """Tell whether everything older than this is known to be in the audit trail."""
+        # Judged once: by a second look at the clock, what was found to be within the limit may have passed it.
         async with self._looked:
-            await self._looked.wait_for(lambda: self._behind_s() <= limit_s or _now() > self._in_doubt_until)
-        return self._behind_s() <= limit_s
+            while not (within := self._behind_s() <= limit_s) and _now() <= self._in_doubt_until:
+                await self._looked.wait()
+        return within
 
     @faust.Service.task
     async def _watch(self) -> None:

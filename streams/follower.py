@@ -16,13 +16,16 @@ from faust.channels import Channel
 from mode.utils.queues import FlowControlEvent, ThrowableQueue
 
 from schemas.errors import TransientError
+from schemas.records import RecordBatch
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from schemas.records import LogRecord
-    from streams.ports import Log, LogTail
+    from streams.ports import Log, LogTail, TopicPartition
     from streams.replica import Replica
+
+    _Read = tuple[Sequence[LogRecord], Mapping[TopicPartition, int]]
 
 POLL_S = 0.2
 RETRY_S = 1.0
@@ -67,14 +70,16 @@ class Follower(faust.Service):
     async def _follow(self) -> None:
         loop = asyncio.get_running_loop()
         tail: LogTail | None = None
+        reading: asyncio.Future[_Read] | None = None
         warned_at = -WARN_EVERY_S
         try:
             while not self.should_stop:
                 try:
                     if tail is None:
                         tail = await loop.run_in_executor(self._thread, self._kafka.tail, dict(self._replica.applied))
-                    records = await loop.run_in_executor(self._thread, tail.read, POLL_S)
+                    records, passed = await (reading or self._read_on(tail))
                 except TransientError as error:
+                    reading = None
                     if loop.time() - warned_at >= WARN_EVERY_S:
                         warned_at = loop.time()
                         log.warning("follower waits for Kafka", reason=str(error))
@@ -84,20 +89,26 @@ class Follower(faust.Service):
                         tail = None
                     await self.sleep(RETRY_S)
                     continue
+                # The next records are read while these are applied.
+                reading = self._read_on(tail)
                 await self._hand_over(records)
                 if not self.should_stop:  # or else what was read last may not have been taken
-                    await self._replica.pass_over(tail.passed())
+                    await self._replica.pass_over(passed)
         finally:
             # Not awaited, because a second cancellation would leave it open; it takes no longer than a read.
             if tail is not None:
                 self._thread.submit(tail.close)
             self._thread.shutdown(wait=True)
 
+    def _read_on(self, tail: LogTail) -> asyncio.Future[_Read]:
+        """Read the next records, and how far the reader has come with them, off the event loop."""
+        reading = asyncio.get_running_loop().run_in_executor(self._thread, lambda: (tail.read(POLL_S), tail.passed()))
+        # Whoever asked may have stopped; what nobody takes is read again, and is no fault.
+        reading.add_done_callback(lambda done: done.cancelled() or done.exception())
+        return reading
+
     async def _hand_over(self, records: Sequence[LogRecord]) -> None:
-        batches: dict[str, list[LogRecord]] = {}
-        for record in records:
-            batches.setdefault(record.topic, []).append(record)
-        for topic, batch in batches.items():
+        for topic, batch in RecordBatch.of(records).by_topic().items():
             channel = self._channels[topic]
             while not channel.subscriber_count:
                 if self.should_stop:
@@ -106,4 +117,4 @@ class Follower(faust.Service):
             # Faust's types know events only; in memory a channel carries any value.
             await channel.put(cast("Any", batch))
             # Reading on only when it is applied keeps what is buffered bounded.
-            await self._replica.reached({(topic, record.partition): record.offset + 1 for record in batch})
+            await self._replica.reached({(topic, partition): end for partition, end in batch.ends.items()})

@@ -29,6 +29,8 @@ class Generation:
     """Length of a template."""
     threshold_of: Callable[[int], float]
     """Gallery size in templates -> the pack's published cosine threshold."""
+    expected_of: Callable[[float, int], float | None] = lambda *_: None
+    """Score and gallery size in templates -> templates of other persons expected to score as much; None: not known."""
     ledger: GalleryLedger = field(default_factory=GalleryLedger)
     """What counts for each booking; replaced by that of a snapshot, before anything is applied."""
 

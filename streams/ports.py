@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from processors.candidates import GalleryChange, SearchResult
     from processors.extraction import Extraction
+    from processors.template_rows import TemplateRows
     from schemas.events import Event
     from schemas.positions import SourcePosition
     from schemas.records import LogRecord
@@ -106,8 +107,13 @@ class Gallery(Protocol):
 
     model_digest: str
 
-    def apply(self, changes: Sequence[GalleryChange], watermark: Mapping[int, int]) -> None:
-        """Apply changes in order, and note per partition the next offset to apply; one step for whoever searches."""
+    def apply(
+        self, changes: Sequence[GalleryChange], watermark: Mapping[int, int], rows: TemplateRows | None = None, /
+    ) -> None:
+        """Apply changes in order, and rows of other bookings; note per partition the next offset to apply.
+
+        One step for whoever searches.
+        """
         ...
 
     @property

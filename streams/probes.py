@@ -10,6 +10,7 @@ import structlog
 
 from processors import enrolment, searching
 from processors.policy import refusal_of_late_audit, refusal_of_search
+from processors.quality_rules import judge_by_policy
 from processors.refusals import Refusal, RefusalCode
 from schemas.codec import decode_for
 from schemas.errors import ContractError, TransientError
@@ -118,6 +119,7 @@ class Probes:
             StoredImage(reference=request.image_reference, sha256=request.image_sha256, scope=scope),
             (record.position, 0),
         )
+        extraction = judge_by_policy(extraction, policy.probe_quality, policy.version)
         if isinstance(extraction, Refusal):
             return self._refuse(request, record, extraction)
         if active is not self._context.replica.active:
@@ -137,6 +139,7 @@ class Probes:
             ),
             model_digest=active.model_digest,
             threshold=active.threshold_of(result.templates),
+            expected_of=active.expected_of,
             at=self._context.clock(),
         )
 

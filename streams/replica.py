@@ -9,28 +9,30 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
-from uuid import UUID
 
+import numpy as np
 import structlog
 
 from processors.candidates import EnrolledTemplate, GalleryChange, person_of
+from processors.enrolments import read_enrolments
 from processors.gallery import Verdict
-from processors.templates import template_from_bytes, templates_from_bytes
-from schemas.codec import decode_for, fields_of_enrolment
+from processors.templates import template_from_bytes
+from schemas.codec import decode_for
 from schemas.errors import ContractError, IntegrityError, TransientError
 from schemas.events import TemplatesEnrolled
 from schemas.instants import to_micros
 from schemas.keys import booking_key
+from schemas.records import RecordBatch
 from schemas.topics import ACCESS, GALLERY, spec_of
 from streams.ports import NO_TELEMETRY
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    import numpy as np
     from numpy.typing import NDArray
 
     from processors.access import Directory
+    from processors.enrolments import Enrolments
     from processors.gallery import GalleryLedger
     from processors.refusals import Refusal
     from schemas.events import TemplatesWithdrawn, WithdrawalCause
@@ -39,6 +41,9 @@ if TYPE_CHECKING:
     from streams.ports import Log, Telemetry, TopicPartition
 
 log = structlog.get_logger()
+
+JUDGED_AT_ONCE = 1000
+"""So many records are judged before the event loop turns to others."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -182,14 +187,24 @@ class Replica:
 
     async def apply_gallery(self, topic: str, records: Sequence[LogRecord]) -> None:
         """Apply records of the topic of a generation, in the order of their partitions."""
-        generation = self.generations[topic]
-        ends = {record.partition: record.offset + 1 for record in records}
+        generation, batch = self.generations[topic], RecordBatch.of(records)
         async with self._changing:
-            read = await asyncio.to_thread(_read, generation, records)
+            usual, others = await asyncio.to_thread(_read, generation, batch)
             # On the event loop, where decisions look into the ledger.
-            changes = [said.change for said in read if _counts(generation, said)]
-            await asyncio.to_thread(generation.gallery.apply, changes, ends)
-            await self._advance(topic, ends)
+            counts = np.ones(len(usual), dtype=np.bool_)
+            for start in range(0, len(usual), JUDGED_AT_ONCE):
+                part = slice(start, start + JUDGED_AT_ONCE)
+                counts[part] = _count_part(generation, usual, batch, part)
+                await asyncio.sleep(0)
+            changes = []
+            for done, said in enumerate(others, start=1):
+                if _counts(generation, said):
+                    changes.append(said.change)
+                if done % JUDGED_AT_ONCE == 0:
+                    await asyncio.sleep(0)
+            counting = await asyncio.to_thread(usual.only, counts)
+            await asyncio.to_thread(generation.gallery.apply, changes, batch.ends, counting.rows)
+            await self._advance(topic, batch.ends)
 
     async def apply_access(self, records: Sequence[LogRecord]) -> None:
         """Fold records of the access topic; what may not be said changes nothing and is remembered for reporting."""
@@ -244,7 +259,7 @@ async def until_reached(replica: Replica, limit_s: float) -> None:
 
 
 class _Said(NamedTuple):
-    """What a gallery record says. A tuple, since there are a million of them in a replay."""
+    """What a gallery record says that is read by itself."""
 
     position: tuple[int, int]
     source_offset: int
@@ -275,51 +290,33 @@ def _counts(generation: Generation, said: _Said) -> bool:
     return True
 
 
-def _read(generation: Generation, records: Sequence[LogRecord]) -> list[_Said]:
-    """Return what records say; those that say nothing are left out, and that is said in the log."""
-    fields = [fields_of_enrolment(record.value) for record in records]
-    templates, good = templates_from_bytes(
-        [capture["template"] for found in fields if found for capture in found["captures"]],
-        dimension=generation.dimension,
+def _count_part(generation: Generation, usual: Enrolments, batch: RecordBatch, part: slice) -> NDArray[np.bool_]:
+    """Take note of what some usual enrolments say and tell which of them change the gallery."""
+    records = usual.records[part]
+    return generation.ledger.judge_all(
+        usual.rows.bookings[part],
+        usual.rows.hashes[part],
+        source_offsets=usual.source_offsets[part],
+        partitions=np.array([batch.partitions[number] for number in records.tolist()], dtype=np.int64),
+        offsets=np.array([batch.offsets[number] for number in records.tolist()], dtype=np.int64),
+        said_at_us=usual.said_at_us[part],
     )
-    goods = good.tolist()
-    read: list[_Said | None] = []
-    first = 0
-    for record, found in zip(records, fields, strict=True):
-        if found is None:
-            read.append(_read_by_itself(generation, record))
-            continue
-        start, first = first, first + len(found["captures"])
-        if all(goods[start:first]) and found["model_digest"] == generation.model_digest:
-            read.append(_enrolled(record, found, templates[start:first]))
-        else:
-            read.append(_read_by_itself(generation, record))
-    return [said for said in read if said is not None]
 
 
-def _enrolled(record: LogRecord, fields: Mapping[str, Any], templates: NDArray[np.float32]) -> _Said:
-    ori, booking_number = fields["ori"], fields["booking_number"]
-    booking = booking_key(ori, booking_number)
-    person, synthetic = person_of(fields["sid"], booking), fields["synthetic"]
-    enrolled = tuple(
-        EnrolledTemplate(
-            person=person,
-            ori=ori,
-            booking_number=booking_number,
-            capture_id=UUID(capture["capture_id"]),
-            synthetic=synthetic,
-            template=template,
-        )
-        for capture, template in zip(fields["captures"], templates, strict=True)
-    )
-    return _Said(
-        (record.partition, record.offset),
-        fields["source"]["offset"],
-        fields["source_said_at"],
-        None,
-        GalleryChange(booking=booking, templates=enrolled),
-        None,
-    )
+def _read(generation: Generation, batch: RecordBatch) -> tuple[Enrolments, list[_Said]]:
+    """Return what records say: usual enrolments as columns, and the others in their order.
+
+    All records of a booking are among the one or the other. Those that say nothing are left out, and that is said in
+    the log.
+    """
+    usual = read_enrolments(batch.values, model_digest=generation.model_digest, dimension=generation.dimension)
+    unusual = np.ones(len(batch), dtype=np.bool_)
+    unusual[usual.records] = False
+    said = {number: _read_by_itself(generation, batch[number]) for number in np.flatnonzero(unusual).tolist()}
+    alone = usual.of_their_own({each.change.booking.encode() for each in said.values() if each is not None})
+    for number in usual.records[~alone].tolist():
+        said[number] = _read_by_itself(generation, batch[number])
+    return usual.only(alone), [each for _, each in sorted(said.items()) if each is not None]
 
 
 def _read_by_itself(generation: Generation, record: LogRecord) -> _Said | None:
@@ -361,6 +358,7 @@ def _templates(generation: Generation, event: TemplatesEnrolled) -> tuple[Enroll
             capture_id=capture.capture_id,
             synthetic=event.synthetic,
             template=template_from_bytes(capture.template, dimension=generation.dimension),
+            quality=capture.quality,
         )
         for capture in event.captures
     )

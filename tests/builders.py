@@ -15,7 +15,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from connectors.signing_keys import SigningKey
 from processors.access import ROOT_ADMINISTRATOR, Directory
-from processors.policy import Policy
+from processors.policy import Consolidation, Policy
+from processors.quality_rules import QualityRules, Use
 from schemas.codec import encode, topic_of
 from schemas.events import (
     AccessGranted,
@@ -65,7 +66,10 @@ POLICY = Policy(
     minimum_reason_text_characters=10,
     minimum_candidates=2,
     maximum_candidates=50,
+    consolidation=Consolidation.BEST_CAPTURE,
     maximum_audit_lag_s=60,
+    enrolment_quality=QualityRules(use=Use.ENROLMENT, minimum={"unified_quality": 20.0}, maximum={}),
+    probe_quality=QualityRules(use=Use.PROBE, minimum={"unified_quality": 5.0}, maximum={}),
 )
 
 

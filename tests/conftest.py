@@ -2,6 +2,9 @@
 
 One broker for the whole session, the embedded one unless LEADSTREAM_TEST_BROKER=apache, and the pinned assets, fetched
 once into the cache that every run of the tests uses.
+
+Property tests judge neither how quick the machine is nor, by default, examples that nobody has seen: what they draw is
+the same in every run, so that a run tells of what was changed. `make test-long` draws new ones.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ import os
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from infra.assets import Assets, fetch
 from infra.brokers import KINDS, Broker, Kind, make_broker
@@ -18,6 +22,11 @@ from infra.settings import load_settings
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+# Without these, Hypothesis fails an example that takes more than 200 ms, and a test whose examples are slow to draw.
+settings.register_profile("new examples", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("same examples", settings.get_profile("new examples"), derandomize=True)
+settings.load_profile("same examples")
 
 
 @pytest.fixture(scope="session")

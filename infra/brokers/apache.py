@@ -67,7 +67,8 @@ class ApacheKafka:
 
     def _write_settings(self, data: Path, port: int) -> Path:
         # The controller needs a port of its own although nobody but this process talks to it.
-        controller_port = free_port()
+        while (controller_port := free_port()) == port:
+            pass
         settings = data / "server.properties"
         fixed = (_KAFKA / "server.properties").read_text(encoding="utf-8")
         here = {

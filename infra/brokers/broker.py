@@ -29,7 +29,8 @@ Kind = Literal["embedded", "apache"]
 KINDS: tuple[Kind, ...] = ("embedded", "apache")
 
 _PORT_ATTEMPTS = 5
-_LOCK_TIMEOUT_S = 10.0
+_LOCK_TIMEOUT_S = 30.0
+"""As long as a broker whose owner was killed may take to save and end."""
 _log = logging.getLogger(__name__)
 
 

@@ -27,8 +27,8 @@ class EmbeddedKafka:
     """Recipe for the embedded broker."""
 
     kind: Kind = "embedded"
-    start_timeout_s = 15.0
-    stop_timeout_s = 10.0
+    start_timeout_s = 60.0
+    stop_timeout_s = 30.0
     advice = "Check that the disk is not full and that the noida-db package is whole (pip install --force-reinstall)."
 
     def prepare(self, data: Path) -> None:

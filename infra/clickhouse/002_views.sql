@@ -73,7 +73,8 @@ SELECT
     JSONExtractString(candidate, 'booking_number') AS booking_number,
     toUUIDOrZero(JSONExtractString(candidate, 'capture_id')) AS capture_id,
     JSONExtractFloat(candidate, 'score') AS score,
-    JSONExtractBool(candidate, 'synthetic') AS synthetic
+    JSONExtractBool(candidate, 'synthetic') AS synthetic,
+    JSONExtract(candidate, 'expected_non_mates', 'Nullable(Float64)') AS expected_non_mates
 FROM
 (
     SELECT *, arrayJoin(JSONExtractArrayRaw(outcome_payload, 'candidates')) AS candidate

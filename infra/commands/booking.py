@@ -13,6 +13,7 @@ from infra import wiring
 from infra.commands.common import Data, Json, load_key, only_publisher, out, print_json, read_file, say, signed, table
 from infra.data_folder import DataFolder
 from infra.settings import load_settings
+from processors.quality import in_words
 from schemas.codec import decode_as_written, encode, stored_payload
 from schemas.events import BookingOutcome
 
@@ -57,6 +58,9 @@ def book(
             for path, capture in zip(files, answer.captures, strict=False)
         ]
         out.print(table(f"{ori} {booking_number}: {answer.outcome}", ("file", "became", "code", "what to do"), rows))
+        for path, capture in zip(files, answer.captures, strict=False):
+            if capture.measurements:
+                out.print(f"{path.name}: {in_words(capture.measurements)}", markup=False)
     if answer.code:
         say(f"{answer.code}: {answer.message}")
     return 0 if answer.outcome is BookingOutcome.ENROLLED else 1

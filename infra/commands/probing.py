@@ -13,6 +13,7 @@ from infra import wiring
 from infra.commands.common import Data, Json, load_key, out, print_json, read_file, say, signed, table
 from infra.data_folder import DataFolder
 from infra.settings import load_settings
+from processors.quality import in_words
 from schemas.codec import decode_as_written, encode, stored_payload
 from schemas.errors import UsageError
 from schemas.events import ProbeRefused
@@ -57,14 +58,28 @@ def probe(
         print_json(stored_payload(decode_as_written(encode(outcome))))
     if isinstance(outcome, ProbeRefused):
         say(f"{outcome.code}: {outcome.message}")
+        if outcome.measurements:
+            say(f"Measured: {in_words(outcome.measurements)}")
         return 1
     if not as_json:
         rows = [
-            (each.rank, each.person, each.booking_number, each.score, "synthetic" if each.synthetic else "")
+            (
+                each.rank,
+                each.person,
+                each.booking_number,
+                each.score,
+                "unknown" if each.expected_non_mates is None else f"{each.expected_non_mates:g}",
+                "synthetic" if each.synthetic else "",
+            )
             for each in outcome.candidates
         ]
         title = f"Probe {outcome.probe_id}: {outcome.returned} candidates among {outcome.gallery_templates} templates"
-        out.print(table(title, ("rank", "person", "booking", "score", ""), rows))
+        out.print(table(title, ("rank", "person", "booking", "score", "by chance", ""), rows))
+        out.print(
+            "By chance: so many templates of other persons are expected to score at least this much in a gallery of "
+            "this size. It is no probability that the candidate is the person."
+        )
+        out.print(f"The probe: {in_words(outcome.measurements)}", markup=False)
         out.print(f"Published threshold for a gallery of this size: {outcome.threshold}")
         out.print(outcome.lead_notice, style="bold", markup=False)
     return 0

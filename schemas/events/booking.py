@@ -48,7 +48,7 @@ class CaptureOutcome:
     message: str | None = None
     """In words, what to fix."""
     measurements: Mapping[str, float]
-    """Quality measurements by name, units in the names."""
+    """Quality measurements by name, units in the names; docs/quality.md lists them. unified_quality: 0 to 100, higher is better."""
 
     def to_record(self) -> dict[str, Any]:
         """Return the mapping that the Avro writer takes."""

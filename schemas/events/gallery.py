@@ -25,7 +25,7 @@ class EnrolledCapture:
     template: bytes = field(repr=False)
     """(dimension,) float16 little-endian, L2-normalised before rounding to half precision."""
     quality: float
-    """Quality score of the capture by the recipe named in model_digest, 0 to 1, higher is better."""
+    """Unified quality of the capture by the pack named in model_digest, 0 to 1, higher is better; docs/quality.md."""
 
     def to_record(self) -> dict[str, Any]:
         """Return the mapping that the Avro writer takes."""

@@ -34,6 +34,8 @@ class Candidate:
     """Cosine similarity, -1 to 1, rounded to six decimals."""
     synthetic: bool = False
     """True for made-up data."""
+    expected_non_mates: float | None = None
+    """Templates of other persons that are expected to score at least this much in a gallery of this size, three significant digits; no probability that the candidate is the person. Null where the model card does not state the tail of its scores."""
 
     def to_record(self) -> dict[str, Any]:
         """Return the mapping that the Avro writer takes."""
@@ -45,6 +47,7 @@ class Candidate:
             "capture_id": self.capture_id,
             "score": self.score,
             "synthetic": self.synthetic,
+            "expected_non_mates": self.expected_non_mates,
         }
 
     @classmethod
@@ -58,6 +61,7 @@ class Candidate:
             capture_id=record["capture_id"],
             score=record["score"],
             synthetic=record["synthetic"],
+            expected_non_mates=record["expected_non_mates"],
         )
 
 
@@ -106,7 +110,7 @@ class CandidateListIssued:
     gallery_persons: int
     """Persons among them."""
     measurements: Mapping[str, float]
-    """Quality measurements of the probe by name, units in the names."""
+    """Quality measurements of the probe by name, units in the names; docs/quality.md lists them. unified_quality: 0 to 100, higher is better."""
     lead_notice: str
     """The fixed notice that every view of the list must show."""
 
@@ -199,7 +203,7 @@ class ProbeRefused:
     access_watermark: tuple[int, ...]
     """Next access offset to apply, by partition, when it was decided."""
     measurements: Mapping[str, float]
-    """Quality measurements of the probe by name where quality is the reason."""
+    """Quality measurements of the probe by name where quality is the reason; docs/quality.md lists them."""
 
     def to_record(self) -> dict[str, Any]:
         """Return the mapping that the Avro writer takes."""

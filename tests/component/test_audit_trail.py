@@ -297,7 +297,7 @@ def test_five_kills_lose_nothing_and_double_nothing_while_a_reader_looks_on(fold
                         break
                 writer.kill()
         with start_writer(folder, last) as writer:
-            assert writer.wait(timeout=60) == 0
+            assert writer.wait(timeout=120) == 0
     assert looks == sorted(looks)
     assert looks[-1] > 0
     with AuditReader(folder, SCHEMA) as reader:

@@ -49,7 +49,7 @@ SPACE = UUID(int=7)
 
 
 def golden(kind: str) -> Any:
-    path = Path(schemas.__file__).parent / "examples" / f"{kind}.v1.json"
+    path = max((Path(schemas.__file__).parent / "examples").glob(f"{kind}.v?.json"))  # of the current version
     return decode(bytes.fromhex(json.loads(path.read_text())["single_object_hex"]))
 
 
@@ -209,8 +209,11 @@ def test_searches_are_counted_per_user_and_day_with_their_reasons(reader: AuditR
 
 
 def test_candidates_are_those_of_lists_that_count(reader: AuditReader) -> None:
-    found = ask(reader, "SELECT probe_id, rank, person, booking_number, score, synthetic FROM audit.candidates")
-    assert found == [(probe(1), 1, "sid:A12345678", "2026-000123", 0.654321, False)]
+    found = ask(
+        reader,
+        "SELECT probe_id, rank, person, booking_number, score, synthetic, expected_non_mates FROM audit.candidates",
+    )
+    assert found == [(probe(1), 1, "sid:A12345678", "2026-000123", 0.654321, False, 0.00312)]
 
 
 def test_users_have_a_name_and_their_last_logon_if_any(reader: AuditReader) -> None:

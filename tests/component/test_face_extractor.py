@@ -18,7 +18,7 @@ from connectors.face_extractor import FaceExtractor, _as_input, _cut, _fitted
 from connectors.image_decoder import DecodeLimits
 from infra.assets import recipe_card
 from processors.extraction import ExtractedFace
-from processors.model_card import ColourOrder, Layout, ModelInput, model_digest, published_threshold
+from processors.model_card import ColourOrder, Layout, ModelInput, RecipeCard, model_digest, published_threshold
 from processors.refusals import Refusal, RefusalCode
 from processors.templates import template_to_bytes
 from schemas.errors import ContractError, IntegrityError
@@ -50,6 +50,10 @@ def _written(image: Image.Image) -> bytes:
 
 def _opened(photo: bytes) -> Image.Image:
     return Image.open(io.BytesIO(photo)).convert("RGB")
+
+
+def _too_bright(value: int) -> int:
+    return min(value * 3, 255)
 
 
 def _code(extractor: FaceExtractor, photo: bytes) -> RefusalCode | None:
@@ -88,6 +92,44 @@ def test_the_same_bytes_give_the_same_template_whatever_ran_before_and_beside_g7
         assert isinstance(extraction, ExtractedFace)
         assert template_to_bytes(extraction.template) == template_to_bytes(found[name].template)
         assert extraction.measurements == found[name].measurements
+
+
+def _with(assets: Assets, **recipe: object) -> FaceExtractor:
+    return FaceExtractor(dataclasses.replace(assets.card, recipe=RecipeCard(**recipe)), assets.pack_dir)  # type: ignore[arg-type]
+
+
+def _template(extractor: FaceExtractor, photo: bytes) -> ExtractedFace:
+    extraction = extractor.extract(photo)
+    assert isinstance(extraction, ExtractedFace)
+    return extraction
+
+
+def test_a_recipe_with_mirrored_crops_hardly_tells_a_face_from_its_mirror_image(assets: Assets, photos: Photos) -> None:
+    plain, both = _with(assets), _with(assets, mirrored=True)
+    for name in ("A1", "B1", "D1"):
+        mirror_image = _written(_opened(photos[name]).transpose(Image.Transpose.FLIP_LEFT_RIGHT))
+        alike = _cosine(_template(both, photos[name]), _template(both, mirror_image))
+        assert alike > 0.9  # the detector does not see a face and its mirror image quite alike
+        assert alike > _cosine(_template(plain, photos[name]), _template(plain, mirror_image))
+
+
+def test_a_second_look_finds_the_same_face_and_is_another_recipe(assets: Assets, photos: Photos) -> None:
+    once, twice = _with(assets), _with(assets, second_look_px=256)
+    for name in ("A1", "B1", "D1", "F1"):
+        one, two = _template(once, photos[name]), _template(twice, photos[name])
+        assert 0.9 < _cosine(one, two) < 1.0
+        assert one.model_digest != two.model_digest
+        assert one.measurements == two.measurements
+
+
+def test_the_centre_is_taken_from_the_vector_at_unit_length(assets: Assets, photos: Photos) -> None:
+    plain = _template(_with(assets), photos["B1"])
+    nothing = _template(_with(assets, centre=(0.0,) * 128), photos["B1"])
+    assert template_to_bytes(nothing.template) == template_to_bytes(plain.template)
+    shift = np.linspace(-0.05, 0.05, 128)
+    shifted = _template(_with(assets, centre=tuple(float(each) for each in shift)), photos["B1"])
+    expected = plain.template - shift
+    np.testing.assert_allclose(shifted.template, expected / np.linalg.norm(expected), atol=2e-4)
 
 
 def test_size_and_turn_of_the_photo_hardly_matter(
@@ -138,6 +180,18 @@ def test_a_smeared_face_is_refused_with_its_sharpness(extractor: FaceExtractor, 
     assert isinstance(extraction, Refusal)
     assert extraction.code is RefusalCode.FACE_TOO_BLURRED
     assert extraction.measurements["sharpness"] < 0.02
+
+
+@pytest.mark.parametrize("name", ["A1", "B2", "C3", "D1", "E1", "F1"])
+def test_a_good_portrait_has_a_high_unified_quality_and_its_ruin_a_low_one(
+    extractor: FaceExtractor, photos: Photos, found: dict[str, ExtractedFace], name: str
+) -> None:
+    ruined = extractor.extract(_written(_opened(photos[name]).resize((120, 150)).resize((480, 600)).point(_too_bright)))
+    assert found[name].measurements["unified_quality"] > 60.0
+    if isinstance(ruined, ExtractedFace):
+        assert ruined.measurements["unified_quality"] < found[name].measurements["unified_quality"] - 10.0
+    else:
+        assert ruined.code in {RefusalCode.NO_FACE, RefusalCode.FACE_TOO_BLURRED}
 
 
 def test_limits_and_broken_files_are_refused_before_any_model_runs(assets: Assets, photos: Photos) -> None:
@@ -207,12 +261,14 @@ def test_a_model_is_fed_to_the_last_bit_as_its_card_says(
     np.testing.assert_array_equal(fed[0], expected.transpose(2, 0, 1) if layout is Layout.NCHW else expected)
 
 
-def test_the_pack_in_whole_numbers_sees_the_same_faces_and_is_never_compared_with_the_default_one(
-    found: dict[str, ExtractedFace], photos: Photos, assets: Assets
+def test_the_pack_in_whole_numbers_sees_the_same_faces_and_is_never_compared_with_the_plain_one(
+    photos: Photos, assets: Assets
 ) -> None:
+    plain = FaceExtractor(recipe_card("plain"), assets.pack_dir)
     extractor = FaceExtractor(recipe_card("int8"), assets.pack_dir)
-    for name, one in found.items():
-        other = extractor.extract(photos[name])
+    for name in photos:
+        one, other = plain.extract(photos[name]), extractor.extract(photos[name])
+        assert isinstance(one, ExtractedFace)
         assert isinstance(other, ExtractedFace)
         assert other.model_digest != one.model_digest
         assert (other.box_px, other.measurements["sharpness"]) == (one.box_px, one.measurements["sharpness"])

@@ -20,6 +20,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from connectors.faiss_gallery import FaissGallery, Sizes
 from processors.candidates import EnrolledTemplate, GalleryChange, ScoredCapture, SearchResult, consolidate
+from processors.fusion import fused_template, quality_steps
 from processors.templates import to_template
 from schemas.errors import ContractError
 
@@ -38,6 +39,7 @@ FACES = [to_template(vector) for vector in np.random.default_rng(11).normal(size
 FACES += [to_template(FACES[0] + np.float32(2**-11) * np.eye(DIMENSION)[axis]) for axis in range(4)]
 FACES += [FACES[0], -FACES[0]]
 BOOKINGS = [f"B-{number}" for number in range(30)] + ["ü" * 64]
+QUALITIES = [0.0, 1.0, 0.3, 0.9]
 SIDS = ["", "", "", "1", "2", "A0" * 40]
 
 faces = st.integers(0, len(FACES) - 1)
@@ -62,6 +64,7 @@ def change(ori: str, number: str, sid: str, shown: Sequence[int], *, synthetic: 
                 capture_id=uuid_named(f"{booking} {place}"),
                 synthetic=synthetic,
                 template=FACES[face],
+                quality=QUALITIES[face % len(QUALITIES)],
             )
             for place, face in enumerate(shown)
         ),
@@ -99,9 +102,37 @@ class PlainGallery:
             )
         return consolidate(scored, length)
 
+    def search_fused(self, probe: npt.NDArray[np.float32], length: int) -> tuple[Candidate, ...]:
+        """As the option means it where the gallery is no larger than a shortlist."""
+        persons: dict[str, list[EnrolledTemplate]] = {}
+        for each in self.held:
+            persons.setdefault(each.person, []).append(each)
+        best = {one.person: one for one in self.search(probe, len(persons))} if persons else {}
+        scored = [
+            ScoredCapture(
+                person=person,
+                ori=best[person].ori,
+                booking_number=best[person].booking_number,
+                capture_id=best[person].capture_id,
+                synthetic=best[person].synthetic,
+                score=fused_score(probe, templates) if len(templates) > 1 else best[person].score,
+            )
+            for person, templates in persons.items()
+        ]
+        return consolidate(scored, length)
 
-def new_gallery(sizes: Sizes, threads: int = 1) -> FaissGallery:
-    return FaissGallery(dimension=DIMENSION, model_digest=MODEL, sizes=sizes, threads=threads)
+
+def fused_score(probe: npt.NDArray[np.float32], captures: Sequence[EnrolledTemplate]) -> float:
+    halves = np.stack([each.template for each in captures]).astype(np.float16)
+    other = fused_template(halves, np.array([quality_steps(each.quality) for each in captures])).astype(np.float64)
+    one = probe.astype(np.float64)
+    return round(float(np.dot(one, other) / math.sqrt(np.dot(one, one) * np.dot(other, other))), 6)
+
+
+def new_gallery(sizes: Sizes, threads: int = 1, *, fuse_captures: bool = False) -> FaissGallery:
+    return FaissGallery(
+        dimension=DIMENSION, model_digest=MODEL, sizes=sizes, threads=threads, fuse_captures=fuse_captures
+    )
 
 
 class History(RuleBasedStateMachine):
@@ -190,6 +221,27 @@ class History(RuleBasedStateMachine):
             self._is_what_is_there(result)
             assert result.candidates == self.plain.search(FACES[face], length)
             assert repr(self.gallery.search(FACES[face], length)) == repr(result)
+
+    @rule(face=faces, length=st.integers(1, 12), largest=st.integers(10, 200))
+    def fuse_like_the_plain_gallery_and_like_a_replica_that_lived_otherwise(
+        self, face: int, length: int, largest: int
+    ) -> None:
+        expected = self.plain.search_fused(FACES[face], length)
+        folder = Path(self.folder.name) / "fused"
+        self.coded.save(folder)
+        one = new_gallery(self.coded_sizes, fuse_captures=True)
+        assert one.load(folder) == {}
+        other = new_gallery(Sizes(small_rows=3, largest_rows=largest), fuse_captures=True)
+        held = [GalleryChange(booking=key, templates=self.plain.bookings[key]) for key in sorted(self.plain.bookings)]
+        other.apply(held[1::2], {})
+        other.apply(held[0::2], self.watermark)
+        for gallery in (one, other):
+            assert gallery.search(FACES[face], length).candidates == expected
+            (again,) = gallery.search_batch(FACES[face][np.newaxis], [length])
+            assert again.candidates == expected
+        other.settle()
+        other.merge()
+        assert other.search(FACES[face], length).candidates == expected
 
     @rule(face=faces, length=st.integers(1, 3), largest=st.integers(10, 200))
     def search_like_a_replica_that_lived_otherwise(self, face: int, length: int, largest: int) -> None:

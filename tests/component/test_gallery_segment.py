@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from builders import ORI, uuid_named
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from connectors.gallery_segment import Segment, merge, segment_of
-from processors.candidates import EnrolledTemplate
+from connectors.gallery_segment import Segment, fast_codes, merge, plain_codes, segment_of
+from processors.candidates import EnrolledTemplate, GalleryChange
 from processors.quantiser import codebook_for
+from processors.template_rows import rows_of
 from processors.templates import to_template
 
 DIMENSION = 16
@@ -31,8 +34,12 @@ def enrolled(number: int, face: np.ndarray) -> EnrolledTemplate:
 
 
 def segment(numbers: list[int], faces: np.ndarray = FACES) -> Segment:
-    templates = [enrolled(number, faces[number]) for number in numbers]
-    return segment_of(templates, faces[numbers].astype(np.float16), CODEBOOK)
+    rows = rows_of(changes([enrolled(number, FACES[number]) for number in numbers]), dimension=DIMENSION)
+    return segment_of(replace(rows, templates=faces[numbers].astype(np.float16)), CODEBOOK)
+
+
+def changes(templates: list[EnrolledTemplate]) -> list[GalleryChange]:
+    return [GalleryChange(booking=f"{each.ori}/{each.booking_number}", templates=(each,)) for each in templates]
 
 
 def by_hand(which: Segment, probe: np.ndarray) -> np.ndarray:
@@ -102,6 +109,20 @@ def test_a_merge_keeps_of_each_row_everything_and_tells_where_it_went(lots: list
     assert np.all(np.diff(made.ids.booking_hashes.astype(np.int64)) >= 0)
 
 
+@given(st.integers(1, 200), st.sampled_from([4, 16, 128, 512]), st.integers(0, 2**32 - 1))
+def test_codes_are_read_back_as_they_were_laid_out(count: int, dimension: int, seed: int) -> None:
+    """G7: a merged segment has the codes that its templates would be given."""
+    codes = np.random.default_rng(seed).integers(0, 256, (count, dimension // 4), dtype=np.uint8)
+    codebook = codebook_for(dimension=dimension)
+    assert np.array_equal(plain_codes(fast_codes(codes, codebook), codebook), codes)
+
+
+@given(parts=st.lists(numbers, min_size=1, max_size=3))
+def test_a_merged_segment_has_the_codes_that_its_templates_would_be_given(parts: list[list[int]]) -> None:
+    made, _ = merge([(segment(rows), np.arange(len(rows))) for rows in parts], CODEBOOK)
+    assert np.array_equal(plain_codes(made.codes, CODEBOOK), CODEBOOK.encode(made.templates))
+
+
 def test_the_arrays_take_what_the_budget_of_a_template_allows() -> None:
     faces = to_template(np.random.default_rng(1).normal(size=(4096, 128)))
     templates = [
@@ -115,5 +136,5 @@ def test_the_arrays_take_what_the_budget_of_a_template_allows() -> None:
         )
         for number, face in enumerate(faces)
     ]
-    made = segment_of(templates, faces.astype(np.float16), codebook_for(dimension=128))
+    made = segment_of(rows_of(changes(templates), dimension=128), codebook_for(dimension=128))
     assert made.nbytes / len(made) <= 340

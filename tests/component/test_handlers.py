@@ -90,13 +90,14 @@ if TYPE_CHECKING:
     from schemas.records import LogRecord
     from streams.ports import LogTail
 
+LIMIT_S = 60.0
 DIMENSION = 8
 MODEL = "ab" * 32
 FACES = np.random.default_rng(3).normal(size=(10, DIMENSION))
 
 
 class ReadingExtractor:
-    """Takes `face <number>` for the photo of that face, and anything else for a photo of nobody."""
+    """Takes `face <number>` for the photo of that face, `face <number> <quality>` for a poor one, else for nobody's."""
 
     def __init__(self) -> None:
         self.photos: list[bytes] = []
@@ -108,10 +109,11 @@ class ReadingExtractor:
             raise ContractError("The recogniser returned a vector without a direction.")
         if word != b"face":
             return Refusal(code=RefusalCode.NO_FACE, message="No face.", measurements={"face_score": 0.01})
+        number, _, quality = number.partition(b" ")
         return ExtractedFace(
             template=to_template(FACES[int(number)]),
             model_digest=MODEL,
-            measurements={"face_score": 0.9},
+            measurements={"unified_quality": float(quality or 90.0)},
             box_px=(0.0, 0.0, 1.0, 1.0),
         )
 
@@ -164,13 +166,17 @@ class Bench:
             objects=self.objects,
             publish=self._publish,
             clock=lambda: self.now,
-            barrier_limit_s=2.0,
+            barrier_limit_s=LIMIT_S,
             is_audited_within=self._is_audited_within,
         )
-        self.bookings = Bookings(self.context)
-        self.probes = Probes(self.context)
+        self.be_patient(LIMIT_S)
         self._loop = asyncio.new_event_loop()
         self._loop.run_until_complete(self._follow_access())
+
+    def be_patient(self, barrier_limit_s: float) -> None:
+        """Take a worker that waits so long at the read barrier."""
+        context = replace(self.context, barrier_limit_s=barrier_limit_s)
+        self.bookings, self.probes = Bookings(context), Probes(context)
 
     def new_replica(self) -> Replica:
         gallery = FaissGallery(dimension=DIMENSION, model_digest=MODEL)
@@ -180,6 +186,7 @@ class Bench:
             extractor=self.extractor,
             dimension=DIMENSION,
             threshold_of=lambda templates: templates / 1000,
+            expected_of=lambda score, templates: templates * (2.0 - score),
         )
         return Replica(generations=[generation], directory=self.registry.directory, kafka=self.log)
 
@@ -631,10 +638,12 @@ def test_bytes_that_are_no_event_break_the_contract(bench: Bench, value: bytes |
 
 def test_a_booking_waits_for_a_replica_that_is_behind(bench: Bench) -> None:
     bench.log.hidden = 1
+    bench.be_patient(0.01)
     with pytest.raises(TransientError):
         bench.book("B-1", bench.capture(0, "a"))
     assert bench.published == []
     bench.log.hidden = 0
+    bench.be_patient(LIMIT_S)
     assert answer_of(bench.book("B-1", bench.capture(0, "a"))).outcome is BookingOutcome.ENROLLED
 
 
@@ -819,6 +828,7 @@ def test_a_candidate_list_says_what_it_rests_on(bench: Bench) -> None:
     assert isinstance(issued, CandidateListIssued)
     assert [(row.rank, row.person) for row in issued.candidates] == [(1, "sid:A1"), (2, "booking:CA0190000/B-2")]
     assert issued.candidates[0].score == 1.0
+    assert [row.expected_non_mates for row in issued.candidates] == [3 * (2 - row.score) for row in issued.candidates]
     assert (issued.requested, issued.returned) == (5, 2)
     assert (issued.gallery_templates, issued.gallery_persons) == (3, 2)
     assert issued.gallery_watermark == (2, 0, 0, 0, 0, 0, 0, 0)
@@ -899,6 +909,7 @@ def test_the_memory_of_decided_probes_is_bounded_and_lets_the_oldest_go(
 def test_a_replica_that_is_behind_answers_nothing_from_an_old_state(bench: Bench) -> None:
     bench.book("B-1", bench.capture(0, "a"))
     bench.log.hidden = 1
+    bench.be_patient(0.01)
     assert bench.refused(bench.request(0)) == "REPLICA_BEHIND"
     assert bench.extractor.photos == [b"face 0"]
 
@@ -975,6 +986,21 @@ def test_a_bad_image_is_a_refusal_with_its_measurements_and_no_crash(bench: Benc
     (refused,) = bench.ask(bench.request("a house", "d"))
     assert isinstance(refused, ProbeRefused)
     assert (refused.code, refused.measurements) == ("NO_FACE", {"face_score": 0.01})
+
+
+def test_a_photo_too_poor_to_be_enrolled_may_still_be_searched_with(bench: Bench) -> None:
+    answer = answer_of(bench.book("B-1", bench.capture("face 0 10", "a")))
+    assert (answer.outcome, answer.captures[0].code) == (BookingOutcome.NOT_ENROLLED, "QUALITY_TOO_LOW")
+    assert answer.captures[0].measurements == {"unified_quality": 10.0}
+    (issued,) = bench.ask(bench.request("face 0 10", "a"))
+    assert isinstance(issued, CandidateListIssued)
+
+
+def test_a_probe_that_the_policy_finds_too_poor_is_refused_with_rule_and_measurement(bench: Bench) -> None:
+    (refused,) = bench.ask(bench.request("face 0 4", "a"))
+    assert isinstance(refused, ProbeRefused)
+    assert (refused.code, refused.measurements) == ("QUALITY_TOO_LOW", {"unified_quality": 4.0})
+    assert "Policy 2026.1: quality.probe.minimum.unified_quality" in refused.message
 
 
 def test_a_probe_cannot_search_with_the_photo_of_a_booking_or_of_another_probe(bench: Bench) -> None:

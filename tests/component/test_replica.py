@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,11 +29,13 @@ from builders import (
 from confluent_kafka import KafkaError
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
 from connectors import log_reader
 from connectors.faiss_gallery import FaissGallery
 from connectors.log_reader import LogReader
 from processors.access import Directory, Standing
+from processors.enrolments import read_enrolments
 from processors.refusals import Refusal, RefusalCode
 from processors.templates import template_to_bytes, to_template
 from schemas.errors import ContractError, IntegrityError, TransientError
@@ -40,6 +43,7 @@ from schemas.events import EnrolledCapture, TemplatesEnrolled, TemplatesWithdraw
 from schemas.positions import SourcePosition
 from schemas.topics import ACCESS, BOOKING_EVENTS, GALLERY, TOPICS
 from streams import follower
+from streams import replica as replica_module
 from streams.generation import Generation
 from streams.replica import Replica, until_reached
 
@@ -153,6 +157,18 @@ def test_what_is_enrolled_can_be_found_and_what_is_withdrawn_cannot(bench: Bench
     assert bench.searchable() == {"B-2": 1}
 
 
+@pytest.mark.parametrize("many", [1, 3])
+def test_the_quality_of_a_capture_is_kept_for_the_fusion_of_its_person(bench: Bench, many: int) -> None:
+    shown = tuple(
+        EnrolledCapture(capture_id=uuid_named(str(n)), template=template_to_bytes(FACES[n]), quality=(0.0, 0.5, 1.0)[n])
+        for n in range(many)
+    )
+    bench.apply(gallery_record(0, 10, 0, captures=shown))
+    (piece,) = bench.gallery.state.pieces
+    kept = {identity.capture_id: identity.quality for identity in map(piece.segment.ids.__getitem__, range(many))}
+    assert kept == {each.capture_id: pytest.approx(each.quality, abs=0.5 / 127) for each in shown}
+
+
 @pytest.mark.parametrize("size", [1, 2, 3, 5])
 def test_a_late_repeat_of_an_enrolment_never_brings_a_withdrawn_booking_back(bench: Bench, size: int) -> None:
     log = [
@@ -198,48 +214,92 @@ def test_templates_that_cannot_be_searched_still_replace_what_was_enrolled_befor
     assert bench.replica.watermark(GALLERY)[0] == 2
 
 
-@given(
-    st.permutations(range(9)),
-    st.integers(1, 9),
-    st.lists(st.tuples(st.integers(0, 8), st.integers(10, 150), st.integers(0, 255)), max_size=3),
+TWO = tuple(
+    EnrolledCapture(capture_id=uuid_named(str(face)), template=template_to_bytes(FACES[face]), quality=0.9)
+    for face in (4, 5)
 )
-@settings(max_examples=40, deadline=None)
-def test_a_batch_means_what_its_records_mean_one_by_one(
-    order: list[int], size: int, damage: list[tuple[int, int, int]]
-) -> None:
-    """G7: a replica that reads a million records in batches, and one that gets them as they come."""
-    two = tuple(
-        EnrolledCapture(capture_id=uuid_named(str(face)), template=template_to_bytes(FACES[face]), quality=0.9)
-        for face in (4, 5)
-    )
-    kinds: list[tuple[int | WithdrawalCause, str, dict[str, Any]]] = [
-        (0, "B-1", {}),
-        (1, "B-1", {}),
-        (SEALED, "B-1", {}),
-        (1, "B-2", {"model_digest": "cd" * 32}),
-        (2, "B-2", {"captures": two, "sid": "A1"}),
-        (2, "B-3", {"captures": ()}),
-        (3, "B-3", {"captures": (replace(two[0], template=b"short"), two[1])}),
-        (3, "B-4", {"captures": (replace(two[0], template=bytes(2 * DIMENSION)),)}),
-        (3, "B-4", {}),
-    ]
+KINDS: list[tuple[int | WithdrawalCause, str, dict[str, Any]]] = [
+    (0, "B-1", {}),
+    (1, "B-1", {}),
+    (SEALED, "B-1", {}),
+    (1, "B-2", {"model_digest": "cd" * 32}),
+    (2, "B-2", {"captures": TWO, "sid": "A1"}),
+    (2, "B-3", {"captures": ()}),
+    (3, "B-3", {"captures": (replace(TWO[0], template=b"short"), TWO[1])}),
+    (3, "B-4", {"captures": (replace(TWO[0], template=bytes(2 * DIMENSION)),)}),
+    (3, "B-4", {}),
+    (0, "B-5", {"sid": "A1", "synthetic": True}),
+    (1, "B-5", {"sid": "A2"}),
+    (WithdrawalCause.NO_USABLE_CAPTURE, "B-5", {}),
+    (2, "B-6", {"sid": "A1", "captures": (replace(TWO[0], quality=float("nan")),)}),
+    (3, "ü-7", {"sid": "Å3"}),
+    (4, "B-8", {"captures": (replace(TWO[0], template=b"\xff" * 2 * DIMENSION),)}),
+    (4, "B-8", {"captures": TWO, "sid": "A2"}),
+]
+logs = st.lists(st.tuples(st.integers(0, len(KINDS) - 1), st.integers(0, 3)), max_size=25)
+damages = st.lists(st.tuples(st.integers(0, 24), st.integers(0, 400), st.integers(0, 255)), max_size=4)
+
+
+def log_of(said: list[tuple[int, int]], damage: list[tuple[int, int, int]]) -> list[LogRecord]:
+    """Return records of every kind and partition, from any source offsets, some of them damaged."""
     log = [
-        gallery_record(offset, 10 + which, kinds[which][0], kinds[which][1], **kinds[which][2])
-        for offset, which in enumerate(order)
+        gallery_record(offset, 10 + source, KINDS[which][0], KINDS[which][1], **KINDS[which][2])
+        for offset, (which, source) in enumerate(said)
     ]
+    log = [replace(record, partition=record.offset % 3) for record in log]
     for which, at, byte in damage:
-        value = log[which].value or b""
-        log[which] = replace(log[which], value=value[:at] + bytes([byte]) + value[at + 1 :])
+        if which < len(log):
+            value = log[which].value or b""
+            log[which] = replace(log[which], value=value[:at] + bytes([byte]) + value[at + 1 :])
+    return log
+
+
+def everything_told(bench: Bench) -> tuple[object, ...]:
+    """Whatever anybody can learn from a replica, lists byte for byte."""
+    ledger = bench.replica.active.ledger
+    return (
+        [repr(bench.gallery.search(template, length)) for template in FACES for length in (1, 3, 50)],
+        sorted(
+            (repr(identity), piece.segment.templates[row].tobytes())
+            for piece in bench.gallery.state.pieces
+            for row in piece.live_rows().tolist()
+            for identity in (piece.segment.ids[row],)
+        ),
+        bench.replica.applied,
+        dict(ledger.entries()),
+        ledger.to_put_at_the_end_again(),
+    )
+
+
+@given(logs, damages, st.integers(1, 25), st.integers(1, 4))
+@settings(max_examples=80, deadline=None)
+def test_a_batch_means_what_its_records_mean_one_by_one(
+    said: list[tuple[int, int]], damage: list[tuple[int, int, int]], size: int, fewest: int
+) -> None:
+    """G5, G7: a replica that reads a million records in batches, by columns where it can, and one that decodes each."""
+    log = log_of(said, damage)
     alone, together = Bench(), Bench()
-    for record in log:
-        alone.apply(record)
-    for start in range(0, len(log), size):
-        together.apply(*log[start : start + size])
-    assert together.searchable() == alone.searchable()
-    assert together.replica.applied == alone.replica.applied
-    assert dict(together.replica.active.ledger.entries()) == dict(alone.replica.active.ledger.entries())
-    late = [each.replica.active.ledger.to_put_at_the_end_again() for each in (alone, together)]
-    assert late[0] == late[1]
+    with capture_logs() as faults_alone:
+        for record in log:
+            alone.apply(record)
+    with capture_logs() as faults_together, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(replica_module, "read_enrolments", partial(read_enrolments, fewest=fewest))
+        for start in range(0, len(log), size):
+            together.apply(*log[start : start + size])
+    assert everything_told(together) == everything_told(alone)
+    assert sorted(map(repr, faults_together)) == sorted(map(repr, faults_alone))
+
+
+def test_a_million_alike_would_be_read_by_columns(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError("A usual enrolment was read by itself.")
+
+    monkeypatch.setattr(replica_module, "_read_by_itself", refuse)
+    bench.apply(*(gallery_record(number, 10, number % 6, f"B-{number:03d}") for number in range(100)))
+    assert bench.gallery.templates == 100
+    assert {row.booking_number for row in bench.gallery.search(FACES[2], 50).candidates[:17]} == {
+        f"B-{number:03d}" for number in range(100) if number % 6 == 2
+    }
 
 
 @pytest.mark.parametrize("value", [None, b"", b"\xc3\x01garbage", b"\x00" * 64])

@@ -145,7 +145,7 @@ MODEL = "ab" * 32
 FACE = ExtractedFace(
     template=to_template(np.ones(8)),
     model_digest=MODEL,
-    measurements={"face_score": 0.9},
+    measurements={"unified_quality": 90.0},
     box_px=(0.0, 0.0, 1.0, 1.0),
 )
 PATIENCE_S = 30.0

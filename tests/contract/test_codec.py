@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import struct
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import datetime
 from hashlib import sha256
 from pathlib import Path
-from uuid import UUID
 
 import pytest
 from hypothesis import given
@@ -22,12 +21,10 @@ from schemas.codec import (
     decode_as_written,
     decode_for,
     encode,
-    fields_of_enrolment,
     stored_payload,
 )
 from schemas.errors import ContractError
 from schemas.events import EnrolledCapture, Header, OriginalRecord, TemplatesEnrolled, UserRegistered
-from schemas.instants import to_micros
 from schemas.topics import GALLERY, PROBE_REQUESTS
 
 PAYLOADS = {
@@ -84,34 +81,6 @@ def test_a_damaged_record_is_an_event_or_a_contract_error(payload: bytes, data: 
     except ContractError:
         return
     assert decode(encode(event)) == event
-
-
-@given(any_payload, st.data())
-def test_the_quick_reader_of_enrolments_says_what_decode_says_or_nothing(payload: bytes, data: st.DataObject) -> None:
-    """G7: whether a replica reads a record alone or among a million, it is the same enrolment."""
-    enrolled = PAYLOADS["TemplatesEnrolled.v1.json"]
-    at = data.draw(st.integers(10, len(enrolled) - 1))
-    damaged = enrolled[:at] + bytes([data.draw(st.integers(0, 255))]) + enrolled[at + 1 :]
-    assert fields_of_enrolment(enrolled) is not None
-    for value in (enrolled, damaged, payload, damaged[:at], enrolled + b"x"):
-        if (fields := fields_of_enrolment(value)) is not None:
-            event = decode(value)
-            assert isinstance(event, TemplatesEnrolled)
-            said = event.to_record()
-            for instant in ("occurred_at", "source_said_at"):
-                said[instant] = to_micros(said[instant])
-            for record in (said, *said["captures"]):
-                record |= {name: str(value) for name, value in record.items() if isinstance(value, UUID)}
-            assert repr(fields) == repr(said)  # as text, where NaN equals itself
-
-
-@pytest.mark.parametrize("instant", ["occurred_at", "source_said_at"])
-@pytest.mark.parametrize("year", [1, 9999])
-def test_the_quick_reader_takes_the_first_and_the_last_year_there_is(instant: str, year: int) -> None:
-    at = datetime(year, 1 if year == 1 else 12, 1 if year == 1 else 31, tzinfo=UTC)
-    fields = fields_of_enrolment(encode(replace(enrolment(), **{instant: at})))  # type: ignore[arg-type]
-    assert fields is not None
-    assert fields[instant] == to_micros(at)
 
 
 def test_an_unknown_fingerprint_and_a_null_value_are_refused() -> None:

@@ -18,6 +18,14 @@ if TYPE_CHECKING:
     from infra.brokers import Kind
 
 
+@pytest.fixture(scope="session", autouse=True)
+def patient_workers() -> Iterator[None]:
+    """Let no worker refuse a probe because a busy machine kept its replica waiting for ten seconds."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LEADSTREAM_BARRIER_LIMIT_S", "30")
+        yield
+
+
 @pytest.fixture(scope="session")
 def bureau(tmp_path_factory: pytest.TempPathFactory, broker_kind: Kind, assets: Assets) -> Iterator[Bureau]:
     """A running bureau that all tests of the session share: use booking numbers of your own."""

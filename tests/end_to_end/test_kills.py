@@ -96,7 +96,7 @@ def test_after_a_kill_amid_the_work_every_probe_has_one_effective_outcome(
         founded.found()
         book(founded, "A1", "B1", photos=photos)
         submitted = []
-        for _ in range(5):
+        for _ in range(10):
             with paused(system, WORKER):
                 submitted += submit(founded, photos["A2"], 150)
             enough = len(submitted) - 140
@@ -116,7 +116,7 @@ def test_after_a_kill_amid_the_work_every_probe_has_one_effective_outcome(
             if seen:
                 break
         else:
-            pytest.fail("in five kills none came between an outcome and its commit")
+            pytest.fail("in ten kills none came between an outcome and its commit")
         found = outcomes(founded)
         assert set(found) == {each.probe_id for each in submitted}
         for probe_id, decided in found.items():
@@ -183,7 +183,7 @@ def test_when_one_of_two_workers_is_killed_the_other_takes_over_within_the_sessi
             for each in submitted:
                 investigator.await_outcome(each, LIMIT_S)
         # The session timeout is 10 s; the rest is joining, reading back and deciding on a busy machine.
-        assert time.monotonic() - killed_at < 45
+        assert time.monotonic() - killed_at < LIMIT_S
         until(lambda: len(outcomes(founded)) == 40, "every probe is decided")
         assert all(len(effects(decided)) == 1 for decided in outcomes(founded).values())
         del system.children["worker-2"]

@@ -40,7 +40,7 @@ pytestmark = pytest.mark.kafka
 WORKER = "worker-1"
 SAID_EVERY_S = 30.0
 TWO_MINUTES_S = 120.0
-AUDIT_LIMIT_S = 10
+AUDIT_LIMIT_S = 30
 """Of the policy that these tests run under, so that they need not wait a minute."""
 
 
@@ -126,12 +126,13 @@ def test_while_the_broker_is_away_everybody_waits_and_then_goes_on(
         with pytest.raises(TransientError):
             impatient(founded, photos["A2"])
         pass_time(system, began_at, outage_s)
-        lasted_s = time.monotonic() - began_at
         system.broker.start()
         after = submit(founded, photos["A2"], 5)
         are_issued(founded, [*before, *after])
         are_enrolled(founded, publish(founded, photos["B1"], "B"))
         all_run(system)
+        # The outage is over for everybody only now: the start of a broker takes a busy machine half a minute.
+        lasted_s = time.monotonic() - began_at
         is_said_now_and_then(founded, roles.SINK, "audit sink waits", lasted_s)
         is_said_now_and_then(founded, WORKER, "follower waits for Kafka", lasted_s)
         founded.audited()
@@ -172,7 +173,8 @@ def test_while_the_object_store_is_away_bookings_and_probes_wait_in_their_place(
         away.rename(store)
         are_enrolled(founded, booked)
         are_issued(founded, submitted)
-        assert len(said(founded, WORKER, "going on")) >= 2
+        # The answer is in Kafka an instant before the worker says so.
+        until(lambda: len(said(founded, WORKER, "going on")) >= 2, "both stages say that they go on")
         founded.audited()
         assert founded.audit("SELECT count() FROM audit.dead_letters") == [(0,)]
 

@@ -60,6 +60,10 @@ def test_a_booked_person_is_the_first_candidate_for_another_photo(bureau: Bureau
         outcome = issued(investigator, photos["A2"])
     assert outcome.candidates[0].person == "sid:ROAD-A"
     assert outcome.candidates[0].score >= outcome.threshold
+    expected = [candidate.expected_non_mates for candidate in outcome.candidates]
+    assert expected[0] is not None
+    assert expected[0] < 0.003
+    assert expected == sorted(each for each in expected if each is not None)
     assert f"booking:{ORI}/ROAD-D" in {candidate.person for candidate in outcome.candidates}
     assert "not an identification" in outcome.lead_notice
     assert sum(outcome.gallery_watermark) >= 2

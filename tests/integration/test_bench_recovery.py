@@ -27,7 +27,7 @@ def test_recovery_is_measured_on_a_real_broker_and_told_in_one_json_document(bro
     """That every template came back, by the replay and by the restart, is checked by the command itself (G5)."""
     small = ["--size", "1500", "--replay-size", "1000", "--dimension", "16", "--threads", "1"]
     command = [sys.executable, "-m", "infra.cli", "bench", "recovery", "--json", *small, "--broker", broker_kind]
-    said = subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)
+    said = subprocess.run(command, check=False, capture_output=True, text=True, timeout=300)
     assert said.returncode == 0, said.stderr
     report = json.loads(said.stdout)
     assert (report["size"], report["replay_size"], report["dimension"]) == (1500, 1000, 16)

@@ -270,9 +270,10 @@ def test_an_insert_that_runs_after_its_own_repetition_is_one_insert(
     with auditing(bootstrap, hasty, topic) as running:
         running.appends(30)
         [held_back] = set(clickhouse.arrived(INSERT)[:1])
-        assert clickhouse.run(INSERT).count(held_back) == 1
+        ran = clickhouse.run(INSERT).count(held_back)
+        assert ran, "it was repeated, oftener where a busy machine kept the answer from the sink"
         clickhouse.heal()
-        until(lambda: clickhouse.run(INSERT).count(held_back) == 2, "the first of the two ran")
+        until(lambda: clickhouse.run(INSERT).count(held_back) > ran, "the first of them ran")
         assert_whole(bootstrap, place, topic, records=30)
 
 
@@ -338,6 +339,7 @@ def test_of_two_sinks_on_a_server_the_newer_writes_and_the_older_stops(
     """G2: and the two together double nothing."""
     publish(bootstrap, topic, 60)
     with auditing(bootstrap, place, topic) as older:
+        older.appends(60)
         assert_whole(bootstrap, place, topic, records=60)
         with auditing(bootstrap, place, topic) as newer:
             until(lambda: newer.sink.progress.lag_records == 0, "the newer sink reads")
@@ -345,6 +347,7 @@ def test_of_two_sinks_on_a_server_the_newer_writes_and_the_older_stops(
             [stopped] = until(lambda: older.ended_with, "the older sink stops")
             assert "a newer sink" in str(stopped)
             assert_whole(bootstrap, place, topic, records=120)
+            newer.appends(60)
             assert (older.sink.progress.rows, newer.sink.progress.rows) == (60, 60)
             assert newer.ended_with == []
 
@@ -399,7 +402,7 @@ def test_a_sink_that_is_started_while_clickhouse_is_away_waits_says_so_once_and_
     log = tmp_path / "sink.log"
 
     def readiness() -> dict[str, Any]:
-        connection = HTTPConnection("127.0.0.1", DataFolder(data).announced("sink")["metrics_port"], timeout=10)
+        connection = HTTPConnection("127.0.0.1", DataFolder(data).announced("sink")["metrics_port"], timeout=60)
         with closing(connection):
             connection.request("GET", "/readyz")
             return dict(json.loads(connection.getresponse().read()))
@@ -414,7 +417,7 @@ def test_a_sink_that_is_started_while_clickhouse_is_away_waits_says_so_once_and_
             assert_whole(bootstrap, place, *TOPICS, records=len(in_kafka(bootstrap, *TOPICS)))
         finally:
             sink.send_signal(signal.SIGTERM)
-            assert sink.wait(30) == 0
+            assert sink.wait(60) == 0
     said = [json.loads(line) for line in log.read_text().splitlines()]
     assert [line["event"] for line in said if line["level"] == "warning"] == ["audit sink waits"]
     assert "hunter2" not in log.read_text()

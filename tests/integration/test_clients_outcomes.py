@@ -56,7 +56,7 @@ if TYPE_CHECKING:
 AT = datetime(2026, 11, 23, 9, 30, tzinfo=UTC)
 SOMEWHERE = SourcePosition(topic=PROBE_REQUESTS, partition=0, offset=0)
 JUNK = b"\xc3\x01 these bytes are no outcome"
-DEADLINE_S = 30.0
+DEADLINE_S = 60.0
 PURPOSE: dict[str, Any] = {
     "reason_code": "FELONY_INVESTIGATION",
     "reason_text": "burglary in the night of 22 November",

@@ -99,7 +99,7 @@ def test_a_record_that_no_broker_takes_is_not_retried_and_not_lost_in_a_bulk_loa
         publisher.publish(too_large)
     with pytest.raises(ContractError):
         publisher.send(too_large)
-    assert publisher.send(order("B-2")).result(10).topic == BOOKING_EVENTS
+    assert publisher.send(order("B-2")).result(60).topic == BOOKING_EVENTS
     publisher.flush()
 
 
@@ -125,7 +125,7 @@ def test_topics_that_were_not_set_up_are_named_and_not_made(tmp_path: Path, key:
             pytest.raises(UsageError, match="leadstream topics apply"),
         ):
             publisher.publish(order("B-3"))
-        assert BOOKING_EVENTS not in AdminClient({"bootstrap.servers": broker.bootstrap}).list_topics(timeout=10).topics
+        assert BOOKING_EVENTS not in AdminClient({"bootstrap.servers": broker.bootstrap}).list_topics(timeout=60).topics
 
 
 def test_a_publisher_outlives_its_broker(tmp_path: Path, key: SigningKey) -> None:

@@ -19,7 +19,7 @@ from connectors.outcomes import read_range
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-DEADLINE_S = 30.0
+DEADLINE_S = 60.0
 RECORDS = [0, 2, 4]
 """Offsets: each ended transaction puts a mark behind its record."""
 END = 5

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from processors.alignment import scale_of, similarity
+from processors.alignment import mirrored, scale_of, similarity
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -50,6 +50,13 @@ def test_no_nearby_similarity_fits_better(noise: list[tuple[float, float]]) -> N
         for changed in ([[a + step, -b], [b, a + step]], [[a, -b - step], [b + step, a]]):
             assert error(np.column_stack([changed, best[:, 2]])) >= error(best)
         assert error(best + np.array([[0, 0, step], [0, 0, 0]])) >= error(best)
+
+
+def test_a_mirrored_face_keeps_its_left_eye_on_the_left() -> None:
+    width = 112
+    seen = np.array([[width - 1 - x, y] for x, y in FACE[[1, 0, 2, 4, 3]]])  # as a detector reports it, left to right
+    np.testing.assert_array_equal(mirrored(seen, width), FACE)
+    np.testing.assert_array_equal(mirrored(mirrored(FACE, width), width), FACE)
 
 
 def test_points_on_one_spot_have_no_similarity() -> None:

@@ -48,9 +48,13 @@ def face(*components: float) -> ExtractedFace:
     return ExtractedFace(
         template=to_template(np.array(components)),
         model_digest=MODEL,
-        measurements={"face_score": 0.9},
+        measurements={"unified_quality": 90.0},
         box_px=(0.0, 0.0, 1.0, 1.0),
     )
+
+
+def poor(quality: float) -> ExtractedFace:
+    return replace(face(1, 0), measurements={"unified_quality": quality})
 
 
 def counting(withdrawn: WithdrawalCause | None, said_at: datetime = NOW) -> Entry:
@@ -83,6 +87,21 @@ def test_a_capture_that_could_not_be_used_says_why_beside_those_that_could() -> 
         (CaptureDisposition.ENROLLED, None),
     ]
     assert answer.captures[0].measurements == {"sharpness": 0.1}
+
+
+def test_a_capture_that_the_policy_finds_too_poor_is_refused_and_the_others_count() -> None:
+    record, answer = enrolled("a", "b", a=poor(19.9), b=poor(20.0))
+    assert [(entry.capture_id, entry.quality) for entry in record.captures] == [(uuid_named("b"), 0.2)]
+    refused = answer.captures[0]
+    assert (refused.disposition, refused.code) == (CaptureDisposition.REFUSED, RefusalCode.QUALITY_TOO_LOW)
+    assert refused.measurements == {"unified_quality": 19.9}
+    assert refused.message is not None
+    assert "Policy 2026.1: quality.enrolment.minimum.unified_quality" in refused.message
+
+
+def test_the_quality_of_a_template_is_the_unified_score_between_0_and_1() -> None:
+    record, _ = enrolled("a", "b", a=poor(100.0), b=face(0, 1))
+    assert [entry.quality for entry in record.captures] == [1.0, 0.9]
 
 
 @pytest.mark.parametrize("names", [(), ("a",)], ids=["no captures", "only refused ones"])

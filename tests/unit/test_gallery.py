@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 from builders import MICROSECOND, NOW, ORI, uuid_named
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from processors.gallery import BARRING, Entry, GalleryLedger, Verdict
+from processors.template_rows import hashes_of
 from schemas.errors import ContractError
 from schemas.events import TemplatesEnrolled, TemplatesWithdrawn, WithdrawalCause
+from schemas.instants import to_micros
 from schemas.positions import SourcePosition
 from schemas.topics import BOOKING_EVENTS, GALLERY
 
@@ -223,6 +226,42 @@ def test_an_unknown_booking_is_neither_barred_nor_superseded() -> None:
 def test_the_order_on_one_booking_bars_no_other() -> None:
     ledger, _ = read([record(1, WithdrawalCause.SEALED, "B-1"), record(1, ENROLLED, "B-2")])
     assert ledger.barred_by(KEYS["B-2"]) is None
+
+
+@settings(max_examples=100, deadline=None)
+@given(logs, st.lists(st.integers(1, 6), max_size=40))
+def test_enrolments_that_are_judged_together_count_as_they_would_one_by_one(
+    log: list[tuple[str, int]], sizes: list[int]
+) -> None:
+    """G5, G7: whatever comes before, between and behind them."""
+    records = records_of(log)
+    alone, verdicts = read(records)
+    ledger, counting, start = GalleryLedger(), [], 0
+    for size in [*sizes, *[1] * len(records)]:
+        part = records[start : start + size]
+        if all(map(is_enrolment, part)) and len({event.booking_number for event in part}) == len(part):
+            keys = [KEYS[event.booking_number].encode() for event in part]
+            counting += ledger.judge_all(
+                keys,
+                hashes_of(keys),
+                source_offsets=np.array([event.source.offset for event in part], dtype=np.int64),
+                partitions=np.zeros(len(part), dtype=np.int64),
+                offsets=np.arange(start, start + len(part)),
+                said_at_us=np.array([to_micros(event.source_said_at) for event in part], dtype=np.int64),
+            ).tolist()
+        else:
+            counting += [
+                ledger.judge(event, SourcePosition(topic=GALLERY, partition=0, offset=start + place)) is Verdict.COUNTS
+                for place, event in enumerate(part)
+            ]
+        start += len(part)
+    assert counting == [verdict is Verdict.COUNTS for verdict in verdicts]
+    assert list(ledger.entries()) == list(alone.entries())
+    assert ledger.to_put_at_the_end_again() == alone.to_put_at_the_end_again()
+
+
+def is_enrolment(event: TemplatesEnrolled | TemplatesWithdrawn) -> bool:
+    return isinstance(event, TemplatesEnrolled)
 
 
 @settings(max_examples=60, deadline=None)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import math
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from processors.model_card import model_digest, parse_model_card, published_threshold
+from processors.model_card import PLAIN, model_digest, parse_model_card, published_threshold
+from processors.score_meaning import expected_non_mates
 from schemas.errors import ContractError
 
 CARD_FILE = Path(__file__).parents[2] / "infra" / "models" / "sface-yunet.toml"
+SHIPPED = sorted(CARD_FILE.parent.glob("*.toml"))
 FIELDS: dict[str, Any] = tomllib.loads(CARD_FILE.read_text(encoding="utf-8"))
 
 
@@ -55,10 +58,16 @@ def test_the_default_card_says_everything() -> None:
         ("alignment.points_px", [[1, 2, 3]] * 5, r"alignment\.points_px has to be a list of 5 points"),
         ("recogniser.dimension", 0, r"recogniser\.dimension has to be a positive whole number"),
         ("recogniser.metric", "euclidean", r"recogniser\.metric"),
+        ("recipe.mirrored", 1, r"recipe\.mirrored has to be true or false"),
+        ("recipe.second_look_px", 100, "recipe.second_look_px has 100, which is no multiple of the stride 8"),
+        ("recipe.centre", [0.0] * 127, r"recipe\.centre has to be a list of 128 numbers"),
+        ("recipe.crops", 4, r"unknown field\(s\) recipe\.crops"),
         ("statistics.mean_template", [0.0] * 127, r"statistics\.mean_template has to be a list of 128 numbers"),
         ("thresholds.at", [1], r"thresholds\.at has to be a list of tables"),
         ("quality.min_sharpnes", 1.0, r"unknown field\(s\) quality\.min_sharpnes"),
         ("quality", 1, "quality has to be a table"),
+        ("quality.unified.per_face_score", -1.0, r"quality\.unified\.per_face_score has to be a number above 0"),
+        ("quality.unified.weight", 1.0, r"unknown field\(s\) quality\.unified\.weight"),
     ],
 )
 def test_a_bad_card_is_refused_with_the_name_of_the_field(path: str, value: object, complaint: str) -> None:
@@ -68,7 +77,7 @@ def test_a_bad_card_is_refused_with_the_name_of_the_field(path: str, value: obje
 
 @given(
     path=st.sampled_from(
-        [f"{table}.{name}" for table in ("detector", "recogniser", "quality") for name in FIELDS[table]]
+        [f"{table}.{name}" for table in ("detector", "recogniser", "recipe", "quality") for name in FIELDS[table]]
     ),
     value=st.one_of(st.text(), st.integers(), st.floats(), st.booleans(), st.lists(st.integers()), st.dates()),
 )
@@ -88,6 +97,11 @@ def test_any_value_is_either_taken_or_refused(path: str, value: object) -> None:
         ("alignment.crop_side_px", 96),
         ("recogniser.sha256", "0" * 64),
         ("recogniser.input.colour_order", "BGR"),
+        ("recipe.mirrored", False),
+        ("recipe.second_look_px", 320),
+        ("recipe.second_look_px", None),
+        ("recipe.centre", [0.0] * 128),
+        ("recipe.centre", None),
     ],
 )
 def test_whatever_changes_a_template_changes_the_digest(path: str, value: object) -> None:
@@ -100,6 +114,34 @@ def test_whatever_changes_a_template_changes_the_digest(path: str, value: object
 )
 def test_what_changes_no_template_keeps_the_digest(path: str, value: object) -> None:
     assert model_digest(parse_model_card(_changed(path, value))) == model_digest(parse_model_card(FIELDS))
+
+
+def test_a_gallery_that_was_enrolled_before_there_were_recipes_is_that_of_the_plain_recipe() -> None:
+    without, spelled_out = _changed("recipe", None), _changed("recipe", {"mirrored": False})
+    assert parse_model_card(without).recipe == PLAIN
+    assert model_digest(parse_model_card(without)) == model_digest(parse_model_card(spelled_out))
+    plain = parse_model_card(tomllib.loads(CARD_FILE.with_name("plain.toml").read_text(encoding="utf-8")))
+    assert model_digest(parse_model_card(without)) == model_digest(plain)
+
+
+def test_the_shipped_recipes_are_of_the_same_pack_and_no_two_may_be_compared() -> None:
+    cards = [parse_model_card(tomllib.loads(path.read_text(encoding="utf-8"))) for path in SHIPPED]
+    assert {card.name for card in cards} == {"sface-yunet", "sface-yunet-fast", "sface-yunet-plain"}
+    assert len({model_digest(card) for card in cards}) == len(cards)
+    for card in cards:
+        assert (card.detector, card.alignment, card.recogniser) == (
+            cards[0].detector,
+            cards[0].alignment,
+            cards[0].recogniser,
+        )
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_a_threshold_is_where_so_few_persons_who_are_not_enrolled_reach_it(path: Path) -> None:
+    card = parse_model_card(tomllib.loads(path.read_text(encoding="utf-8")))
+    for entry in card.thresholds.at:
+        expected = expected_non_mates(entry.cosine, templates=entry.gallery_size, statistics=card.statistics)
+        assert expected == pytest.approx(-math.log1p(-entry.fpir), rel=0.04)  # cosines are stated to three decimals
 
 
 def test_a_larger_gallery_has_a_higher_threshold() -> None:

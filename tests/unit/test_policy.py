@@ -306,21 +306,21 @@ def changed(table: str, key: str, value: Any) -> dict[str, Any]:
 
 def test_the_policy_that_is_shipped_is_one() -> None:
     policy = parse_policy(DEFAULT)
-    assert policy.version == "2026.1"
+    assert policy.version == "2026.2"
     assert (policy.minimum_candidates, policy.maximum_candidates) == (2, 50)
     assert not policy.sources & set(policy.prohibited_sources)
 
 
 def test_a_rule_that_nobody_evaluates_is_refused() -> None:
     # Gender, age, race and citizenship are not factors; a key that looks like such a rule must not be passed over.
-    for table in ("", "users", "probes", "enrolment", "audit"):
+    for table in ("", "users", "probes", "enrolment", "audit", "quality"):
         for key in ("gender", "race", "maximum_age"):
             with pytest.raises(ContractError, match="exactly"):
                 parse_policy(changed(table, key, "anything"))
 
 
 def test_a_missing_rule_is_refused() -> None:
-    for table in ("", "users", "probes", "enrolment", "audit"):
+    for table in ("", "users", "probes", "enrolment", "audit", "quality"):
         for key in DEFAULT[table] if table else DEFAULT:
             document = copy.deepcopy(DEFAULT)
             del (document[table] if table else document)[key]
@@ -362,6 +362,7 @@ def test_a_table_of_rules_that_is_empty_or_no_table_is_refused(table: str, key: 
         ("probes", "minimum_reason_text_characters"),
         ("probes", "minimum_candidates"),
         ("probes", "maximum_candidates"),
+        ("probes", "consolidation"),
         ("audit", "maximum_lag_s"),
     ],
 )
@@ -377,7 +378,7 @@ def test_a_policy_without_a_version_is_refused(value: Any) -> None:
 
 
 @pytest.mark.parametrize("value", ["users", 7, [], None])
-@pytest.mark.parametrize("table", ["users", "probes", "enrolment", "audit"])
+@pytest.mark.parametrize("table", ["users", "probes", "enrolment", "audit", "quality"])
 def test_a_table_of_another_kind_is_refused(table: str, value: Any) -> None:
     with pytest.raises(ContractError):
         parse_policy(changed("", table, value))

@@ -25,7 +25,7 @@ def test_their_scores_are_those_of_different_persons(seed: int) -> None:
 
 def test_they_lie_where_real_templates_lie() -> None:
     mean = np.array(STATISTICS.mean_template)
-    found = synthetic_templates(STATISTICS, count=3000, seed=1).mean(axis=0)
+    found = synthetic_templates(STATISTICS, count=20_000, seed=1).mean(axis=0)
     assert found @ mean / np.linalg.norm(found) / np.linalg.norm(mean) > 0.98
 
 

@@ -15,9 +15,10 @@ def make_app(bootstrap: str, source: str, target: str, folder: str) -> faust.App
         datadir=folder,
         topic_disable_leader=True,
         topic_replication_factor=1,
-        broker_session_timeout=10,
+        # A busy machine that stands still for a while must not cost the worker its partitions: it would repeat records.
+        broker_session_timeout=60,
         broker_heartbeat_interval=1,
-        broker_request_timeout=30,
+        broker_request_timeout=90,
         broker_commit_interval=1,
         stream_wait_empty=False,
         consumer_auto_offset_reset="earliest",

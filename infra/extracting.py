@@ -1,0 +1,197 @@
+"""Extract the templates of many photos with the code that enrols and searches, on all cores.
+
+A process of its own for each core, because part of the work holds Python's lock; each opens the pack once. Templates
+stay in memory and are never written.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import multiprocessing
+import os
+import signal
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import cv2
+import numpy as np
+
+from connectors.face_extractor import FaceExtractor
+from connectors.image_decoder import DecodeLimits
+from infra import assets
+from processors.evaluation import Templates
+from processors.quality_rules import Use, judge_by_policy
+from processors.refusals import Refusal
+from schemas.errors import TransientError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from infra.settings import Settings
+    from processors.extraction import ExtractedFace
+    from processors.model_card import ModelCard
+    from processors.policy import Policy
+
+UNREADABLE = "UNREADABLE"
+"""A file that the disk does not give; beside the codes of `processors/refusals.py`."""
+_PHOTOS_A_TASK = 4
+_LIMITS = DecodeLimits()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """A model card and the folder of its files, under the name by which it was asked for."""
+
+    name: str
+    card: ModelCard
+    pack_dir: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Extracted:
+    """What a recipe made of the photos, a row each."""
+
+    templates: Templates = field(repr=False)
+    failures: Mapping[int, str]
+    """Row -> refusal code, or UNREADABLE."""
+    refused: Mapping[Use, Mapping[int, str]]
+    """Use -> row -> refusal code: photos with a template that the policy finds too poor for that use."""
+    digests: Sequence[bytes]
+    """SHA-256 of each photo; empty where it could not be read."""
+
+
+class _Found(NamedTuple):
+    digest: bytes
+    face: ExtractedFace | str
+    """Or the code of what is wrong with the photo."""
+
+
+def find_recipe(wanted: str | None, settings: Settings) -> Recipe:
+    """Return the recipe of that name, or of that card; of the worker's own card if none is wanted.
+
+    Raises:
+        UsageError: there is no such card.
+        ContractError: it is no valid card.
+    """
+    if wanted is None and settings.model_card is not None:
+        wanted = str(settings.model_card)
+    shipped = {path.stem: path for path in sorted(assets.DEFAULT_CARD.parent.glob("*.toml"))}
+    path = assets.DEFAULT_CARD if wanted is None else shipped.get(wanted)
+    if path is None:
+        path = Path(wanted or "")
+        if not path.is_file():
+            known = ", ".join(shipped)
+            raise UsageError(f"There is no recipe {wanted!r}: name one of {known}, or the file of a model card.")
+    name = wanted or path.stem
+    card = assets.load_card(path)
+    files = (card.detector.file, card.recogniser.file)
+    default = assets.load_card(assets.DEFAULT_CARD)
+    of_default = (card.detector.sha256, card.recogniser.sha256) == (default.detector.sha256, default.recogniser.sha256)
+    if not of_default or all((path.parent / file).is_file() for file in files):
+        return Recipe(name=name, card=card, pack_dir=path.parent)
+    # A card beside no models of its own is another way to use the default pack.
+    pack = assets.fetch(settings.assets, lambda _: None, samples=False).pack_dir
+    return Recipe(name=name, card=card, pack_dir=pack)
+
+
+def extract_photos(
+    recipe: Recipe, paths: Sequence[Path], policy: Policy, *, processes: int, progress: Callable[[int], None]
+) -> Extracted:
+    """Extract every photo and see what the policy would make of it; `progress` is told how many are done.
+
+    Raises:
+        IntegrityError, ContractError: the pack is not the card's.
+        TransientError: a process was killed, as happens where memory runs out.
+    """
+    FaceExtractor(recipe.card, recipe.pack_dir)  # what is wrong with the pack is said here, and not by a broken pool
+    found: list[_Found] = []
+    pool = ProcessPoolExecutor(
+        min(processes, len(paths)),
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=_open,
+        initargs=(recipe.card, recipe.pack_dir),
+    )
+    try:
+        for one in pool.map(_extract, paths, chunksize=_PHOTOS_A_TASK):
+            found.append(one)
+            progress(len(found))
+    except BrokenProcessPool:
+        raise TransientError(
+            f"A process ended near {paths[len(found)]}: free memory, or take that photo out, and run again."
+        ) from None
+    finally:
+        pool.shutdown(cancel_futures=True)
+    return _joined(found, recipe.card.recogniser.dimension, policy)
+
+
+def under_policy(extracted: Extracted) -> Extracted:
+    """Return what is left when the policy's refusals count as failures, each for its use."""
+    templates, refused = extracted.templates, extracted.refused
+    usable, enrollable = templates.usable.copy(), templates.enrollable.copy()
+    usable[list(refused[Use.PROBE])] = False
+    enrollable[list(refused[Use.ENROLMENT])] = False
+    return replace(
+        extracted,
+        templates=replace(templates, usable=usable, enrollable=enrollable),
+        failures={**extracted.failures, **refused[Use.ENROLMENT]},
+    )
+
+
+def _joined(found: Sequence[_Found], dimension: int, policy: Policy) -> Extracted:
+    values, qualities = np.zeros((len(found), dimension), dtype=np.float32), np.full(len(found), np.nan)
+    refused: dict[Use, dict[int, str]] = {use: {} for use in Use}
+    failures = {}
+    for row, (_, face) in enumerate(found):
+        if isinstance(face, str):
+            failures[row] = face
+            continue
+        values[row] = face.template
+        qualities[row] = capture_quality(face)
+        for rules in (policy.enrolment_quality, policy.probe_quality):
+            judged = judge_by_policy(face, rules, policy.version)
+            if isinstance(judged, Refusal):
+                refused[rules.use][row] = judged.code
+    usable = np.array([not isinstance(face, str) for _, face in found])
+    return Extracted(
+        templates=Templates(values=values, usable=usable, enrollable=usable, qualities=qualities),
+        failures=failures,
+        refused=refused,
+        digests=[one.digest for one in found],
+    )
+
+
+def capture_quality(face: ExtractedFace) -> float:
+    """Return the quality with which a capture is enrolled (`processors/enrolment.py`)."""
+    return face.measurements["unified_quality"] / 100.0
+
+
+_extractor: FaceExtractor | None = None
+
+
+def _open(card: ModelCard, pack_dir: Path) -> None:
+    """Begin a process: one core, and Ctrl-C is for the one that asked."""
+    global _extractor  # noqa: PLW0603 - a process of a pool has no other place to keep what it opened
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    cv2.setNumThreads(1)
+    _extractor = FaceExtractor(card, pack_dir)
+
+
+def _extract(path: Path) -> _Found:
+    if _extractor is None:
+        raise RuntimeError("the process was not begun")
+    try:
+        with path.open("rb") as file:
+            photo = file.read(_LIMITS.max_bytes + 1)
+    except OSError:
+        return _Found(b"", UNREADABLE)
+    extraction = _extractor.extract(photo)
+    face = str(extraction.code) if isinstance(extraction, Refusal) else extraction
+    return _Found(hashlib.sha256(photo).digest(), face)
+
+
+def cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0))
