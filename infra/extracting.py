@@ -12,6 +12,7 @@ import os
 import signal
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -28,11 +29,11 @@ from processors.refusals import Refusal
 from schemas.errors import TransientError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from infra.settings import Settings
     from processors.extraction import ExtractedFace
-    from processors.model_card import ModelCard
+    from processors.model_card import DetectorCard, ModelCard, RecogniserCard
     from processors.policy import Policy
 
 UNREADABLE = "UNREADABLE"
@@ -87,14 +88,17 @@ def find_recipe(wanted: str | None, settings: Settings) -> Recipe:
             raise UsageError(f"There is no recipe {wanted!r}: name one of {known}, or the file of a model card.")
     name = wanted or path.stem
     card = assets.load_card(path)
-    files = (card.detector.file, card.recogniser.file)
-    default = assets.load_card(assets.DEFAULT_CARD)
-    of_default = (card.detector.sha256, card.recogniser.sha256) == (default.detector.sha256, default.recogniser.sha256)
-    if not of_default or all((path.parent / file).is_file() for file in files):
+    fetched = {part.sha256 for each in shipped for part in _models_of(assets.recipe_card(each))}
+    of_fetched = {part.sha256 for part in _models_of(card)} <= fetched
+    if not of_fetched or all((path.parent / part.file).is_file() for part in _models_of(card)):
         return Recipe(name=name, card=card, pack_dir=path.parent)
-    # A card beside no models of its own is another way to use the default pack.
+    # A card beside no models of its own is another way to use those that are fetched.
     pack = assets.fetch(settings.assets, lambda _: None, samples=False).pack_dir
     return Recipe(name=name, card=card, pack_dir=pack)
+
+
+def _models_of(card: ModelCard) -> tuple[DetectorCard, RecogniserCard]:
+    return card.detector, card.recogniser
 
 
 def extract_photos(
@@ -115,7 +119,9 @@ def extract_photos(
         initargs=(recipe.card, recipe.pack_dir),
     )
     try:
-        for one in pool.map(_extract, paths, chunksize=_PHOTOS_A_TASK):
+        with _children_ignore_interrupts():
+            extractions = pool.map(_extract, paths, chunksize=_PHOTOS_A_TASK)
+        for one in extractions:
             found.append(one)
             progress(len(found))
     except BrokenProcessPool:
@@ -125,6 +131,16 @@ def extract_photos(
     finally:
         pool.shutdown(cancel_futures=True)
     return _joined(found, recipe.card.recogniser.dimension, policy)
+
+
+@contextmanager
+def _children_ignore_interrupts() -> Iterator[None]:
+    """Leave Ctrl-C to this process: what it starts meanwhile ignores it from the first moment."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def under_policy(extracted: Extracted) -> Extracted:
@@ -172,9 +188,8 @@ _extractor: FaceExtractor | None = None
 
 
 def _open(card: ModelCard, pack_dir: Path) -> None:
-    """Begin a process: one core, and Ctrl-C is for the one that asked."""
+    """Begin a process, on one core."""
     global _extractor  # noqa: PLW0603 - a process of a pool has no other place to keep what it opened
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     cv2.setNumThreads(1)
     _extractor = FaceExtractor(card, pack_dir)
 

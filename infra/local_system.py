@@ -83,7 +83,7 @@ class LocalSystem:
             self._say(f"starting the {self.broker.kind} broker")
             self.broker.start()
             self._folder.announce("broker", {"bootstrap": self.broker.bootstrap, "kind": self.broker.kind})
-            TopicAdmin(self.broker.bootstrap).apply(wiring.topic_specs(self._settings))
+            TopicAdmin(self.broker.bootstrap, timeout_s=START_LIMIT_S).apply(wiring.topic_specs(self._settings))
             self._say("starting the sink and the workers")
             self.start_role(roles.SINK, "sink")
             for name in self._workers:

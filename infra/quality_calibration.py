@@ -1,6 +1,6 @@
 """Fit the unified quality score of a model pack and show whether it predicts errors.
 
-`python -m infra.quality_calibration FOLDER --frontal 'frontal_*'` prints the three numbers of `[quality.unified]`, what
+`python -m infra.quality_calibration FOLDER --frontal 'frontal_*'` prints the numbers of `[quality.unified]`, what
 the score promises beside what came, and the error-versus-discard curve: the share of a person's own comparisons that
 stay below a threshold (FNMR), after the comparisons with the lowest quality have been left out. The quality of a
 comparison is that of its worse photo. Scores of the curve are cross-validated: a person's photos are scored by a fit to
@@ -22,9 +22,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from infra.assets import fetch
-from infra.quality_samples import FRONTAL, OTHER, collect
+from infra.quality_samples import FRAMED, FRONTAL, OTHER, collect
 from infra.settings import load_settings
 from processors.model_card import parse_model_card, published_threshold
+from processors.quality import halvings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -102,9 +103,26 @@ def curve(quality: Numbers, missed: NDArray[np.bool_], weights: Numbers | None =
     return [float(errors[start:].sum() / counted[start:].sum()) for start in starts]
 
 
+def score_per_halving(samples: Sequence[Sample]) -> float:
+    """Return by how much the detector's score falls when a face takes half the share of its photo; 0 if unknown.
+
+    The slope over the pairs of a frontal photo and the same photo with a border.
+    """
+    taken = {(sample.person, sample.photo): sample for sample in samples if sample.kind == FRONTAL}
+    pairs = [
+        (taken[sample.person, sample.photo], sample)
+        for sample in samples
+        if sample.kind in FRAMED and (sample.person, sample.photo) in taken
+    ]
+    smaller = np.array([halvings(two.face_share_percent) - halvings(one.face_share_percent) for one, two in pairs])
+    fallen = np.array([one.face_score - two.face_score for one, two in pairs])
+    return float(smaller @ fallen / (smaller @ smaller)) if (smaller != 0.0).any() else 0.0
+
+
 def signals_of(samples: Sequence[Sample]) -> Numbers:
-    """Return `(n, 2)`: the detector's score and the length of the recogniser's answer."""
-    return np.array([[sample.face_score, sample.vector_length] for sample in samples])
+    """Return `(n, 2)`: the detector's score as if the face filled the photo, and the length of the answer."""
+    slope = score_per_halving(samples)
+    return np.array([[one.face_score + slope * halvings(one.face_share_percent), one.vector_length] for one in samples])
 
 
 def cross_validated(samples: Sequence[Sample], shares: Numbers, weights: Numbers) -> tuple[Numbers, Numbers]:
@@ -148,6 +166,7 @@ def report(samples: Sequence[Sample], threshold: float) -> dict[str, Any]:
         "samples": len(samples),
         "bias": float(fit[0]),
         "per_face_score": float(fit[1]),
+        "face_score_per_halving": score_per_halving(samples),
         "per_vector_length": float(fit[2]),
         "fits_of_folds": fits.round(3).tolist(),
         "told_and_found": _told_and_found(100.0 / (1.0 + np.exp(-drive)), shares, kinds),

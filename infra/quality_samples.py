@@ -39,6 +39,7 @@ class Sample:
     kind: str
     template: NDArray[np.float32] = field(repr=False)
     face_score: float
+    face_share_percent: float
     vector_length: float
 
 
@@ -92,6 +93,7 @@ def _sample(extractor: FaceExtractor, photo: bytes, path: Path, kind: str) -> tu
         kind=kind,
         template=found.template,
         face_score=found.measurements["face_score"],
+        face_share_percent=found.measurements["face_share_percent"],
         vector_length=found.measurements["vector_length"],
     ), found.measurements["inter_eye_px"]
 
@@ -140,6 +142,17 @@ def _turned(angle_deg: float) -> Callable[[Image, float], bytes]:
     return spoil
 
 
+def _framed(times: float) -> Callable[[Image, float], bytes]:
+    def spoil(image: Image, _: float) -> bytes:
+        height, width = (round(side * times) for side in image.shape[:2])
+        grey = cv2.BORDER_CONSTANT
+        return _written(cv2.copyMakeBorder(image, height, height, width, width, grey, value=(128, 128, 128)))
+
+    return spoil
+
+
+FRAMED = ("border x 1", "border x 2")
+"""A border spoils nothing: what it changes is framing."""
 SPOILED: dict[str, Callable[[Image, float], bytes]] = {
     "blur .06": _blurred(0.06),
     "blur .10": _blurred(0.10),
@@ -155,5 +168,7 @@ SPOILED: dict[str, Callable[[Image, float], bytes]] = {
     "JPEG 20": lambda image, _: _written(image, 20),
     "JPEG 8": lambda image, _: _written(image, 8),
     "turned 25 deg": _turned(25.0),
+    "border x 1": _framed(1.0),
+    "border x 2": _framed(2.0),
 }
 """How a photo is spoiled: by name, from the image and the distance of its eyes in pixels."""

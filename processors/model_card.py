@@ -132,12 +132,14 @@ PLAIN = RecipeCard()
 class UnifiedQualityCard:
     """How the one score that predicts errors follows from what the two models say of a photo (a logistic).
 
-    `vector_length` is that of the recogniser's answer before it is normalised; both coefficients are positive, so that
-    a better answer never lowers the score.
+    `face_score_per_halving` is by how much the detector's score falls when a face takes half as much of the photo's
+    side. `vector_length` is that of the recogniser's answer before it is normalised. Both coefficients are positive, so
+    that a better answer never lowers the score.
     """
 
     bias: float
     per_face_score: float
+    face_score_per_halving: float
     per_vector_length: float
 
 
@@ -364,6 +366,7 @@ def _parse_unified(table: _Table) -> UnifiedQualityCard:
     unified = UnifiedQualityCard(
         bias=table.number("bias", above=-math.inf),
         per_face_score=table.number("per_face_score", above=0.0),
+        face_score_per_halving=table.number("face_score_per_halving", above=-1.0, up_to=1.0),
         per_vector_length=table.number("per_vector_length", above=0.0),
     )
     table.close()

@@ -44,6 +44,7 @@ _MAX_BITS = 8.0
 _HEAD_BESIDE_EYE = 0.65
 _HEAD_ABOVE_EYES = 1.9
 _HEAD_BELOW_EYES = 1.9
+_MAX_HALVINGS = 3.0  # nothing smaller was measured
 _HALF_SHARP = 0.1  # sharpness whose quality is 50
 _TINY = 1e-9
 
@@ -97,6 +98,7 @@ def measure_face(
         "face_count": float(len(faces)),
         "second_face_ratio": _width_ratio(faces[1], faces[0]) if len(faces) > 1 else 0.0,
         "face_score": faces[0].score,
+        "face_share_percent": _percent(max(faces[0].box_px[2:]) / max(photo_size_px)),
         "inter_eye_px": faces[0].inter_eye_px,
     }
     inside = _interior(_shown(len(crop), faces[0].points_px, np.array(alignment.points_px), photo_size_px))
@@ -111,13 +113,23 @@ def measure_face(
 def unified_quality(found: Mapping[str, float], card: UnifiedQualityCard | None) -> float:
     """Return how likely the photo is to be told to be its person's, 0 to 100: the one score that predicts errors.
 
-    100 times a logistic of the detector's score and of the length of the recogniser's answer before normalisation.
-    Without a calibration in the card it is the detector's score alone, whose scale promises nothing.
+    100 times a logistic of the detector's score, for the size at which it saw the face, and of the length of the
+    recogniser's answer before normalisation. Without a calibration in the card it is the detector's score alone, whose
+    scale promises nothing.
     """
     if card is None:
         return 100.0 * min(max(found["face_score"], 0.0), 1.0)
-    drive = card.bias + card.per_face_score * found["face_score"] + card.per_vector_length * found["vector_length"]
+    score = found["face_score"] + card.face_score_per_halving * halvings(found["face_share_percent"])
+    drive = card.bias + card.per_face_score * score + card.per_vector_length * found["vector_length"]
     return 50.0 * (1.0 + math.tanh(drive / 2.0))  # the logistic, in a form that cannot overflow
+
+
+def halvings(face_share_percent: float) -> float:
+    """Return how often a face that fills the photo has to be halved to have its share of it; 3 at most.
+
+    Detectors score a face lower the smaller it is in the photo, which is a matter of framing and not of quality.
+    """
+    return min(math.log2(100.0 / max(face_share_percent, _TINY)), _MAX_HALVINGS)
 
 
 def in_words(found: Mapping[str, float]) -> str:

@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from infra.assets import DEFAULT_CARD
+from connectors.face_extractor import FaceExtractor
+from infra.assets import DEFAULT_CARD, recipe_names
 from infra.cli import DONE, REFUSED, USAGE, run
+from infra.extracting import find_recipe
+from infra.settings import load_settings
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -64,7 +67,7 @@ def test_one_document_and_one_page_with_two_recipes_and_groups(
     assert report["failure_to_enrol"] == pytest.approx(2 / 13)
     assert 0.0 < report["rank_1"] < report["rank_20"] + 1e-9 < 1.0  # what has no template is a miss
     assert report["open_set"]["gallery_persons"] == 2
-    assert report["fusion"] == "best"  # as the default policy says
+    assert report["fusion"] == "fused"  # as the default policy says
     assert {"fnir_at_fpir_0.01", "rank_1", "failure_to_enrol"} <= set(report["few_events"])
     (beside_itself,) = report["comparisons"]
     for error in beside_itself["errors"].values():
@@ -103,6 +106,13 @@ def test_what_cannot_be_measured_is_a_usage_error_with_a_way_out(
     assert expected in _unwrapped(said.err)
     assert "Traceback" not in said.err
     assert said.out == ""
+
+
+@pytest.mark.usefixtures("assets")
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_shipped_recipe_finds_its_models(name: str) -> None:
+    recipe = find_recipe(name, load_settings())
+    assert FaceExtractor(recipe.card, recipe.pack_dir).card is recipe.card
 
 
 def test_a_report_that_cannot_be_written_is_said_before_the_work(

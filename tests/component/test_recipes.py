@@ -14,7 +14,7 @@ from onnx import helper, numpy_helper
 
 from connectors.faiss_gallery import FaissGallery
 from infra import wiring
-from infra.assets import DEFAULT_CARD, load_card
+from infra.assets import DEFAULT_CARD, load_card, recipe_names
 from infra.settings import Settings
 from processors.candidates import EnrolledTemplate, GalleryChange
 from processors.extraction import ExtractedFace
@@ -139,7 +139,15 @@ def test_another_pack_extracts_and_is_searched_by_its_card_alone(another_pack: P
         assert (best.person, best.score) == (f"sid:{name}", pytest.approx(1.0, abs=1e-3))
 
 
-@pytest.mark.parametrize("name", ["fast", "plain"])
+@pytest.mark.parametrize("name", ["sface-yunet", "fast"])
+def test_the_shipped_centre_is_the_mean_that_the_model_itself_carries(name: str, assets: Assets) -> None:
+    model = onnx.load(assets.pack_dir / assets.card.recogniser.file)
+    (beta,) = (numpy_helper.to_array(one) for one in model.graph.initializer if one.name == "fc1_beta")
+    centre = np.array(load_card(DEFAULT_CARD.with_name(f"{name}.toml")).recipe.centre)
+    np.testing.assert_allclose(centre, 0.22 * beta / np.linalg.norm(beta), atol=6e-5)
+
+
+@pytest.mark.parametrize("name", sorted(set(recipe_names()) - {DEFAULT_CARD.stem}))
 def test_a_worker_takes_a_shipped_recipe_by_its_name(name: str, assets: Assets, photos: dict[str, bytes]) -> None:
     extractor = wiring.extractor(Settings.model_validate({"model_card": name}))
     assert extractor.card == load_card(DEFAULT_CARD.with_name(f"{name}.toml"))

@@ -578,6 +578,22 @@ def test_an_error_among_records_takes_none_of_them_along(
     assert [record.offset for record in LogReader({}).read(0)] == [0, 1]
 
 
+@pytest.mark.parametrize("most", [1, 2, 3, 100])
+def test_a_reader_takes_as_many_as_it_may_and_no_record_twice(monkeypatch: pytest.MonkeyPatch, most: int) -> None:
+    script = [0, None, 1, 2, 3, None, 4, 5]
+    monkeypatch.setattr(log_reader, "Consumer", lambda _: ScriptedConsumer(map(Arrived, script)))
+    reader, offsets = LogReader({}, most=most), []
+    for _ in script:
+        try:
+            records = reader.read(0)
+        except TransientError:
+            continue
+        assert len(records) <= most
+        assert [(record.key, record.value) for record in records] == [(b"key", b"value")] * len(records)
+        offsets += [record.offset for record in records]
+    assert offsets == [0, 1, 2, 3, 4, 5]
+
+
 def test_nothing_but_an_error_is_the_world_being_away(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(log_reader, "Consumer", lambda _: ScriptedConsumer(map(Arrived, (None,))))
     tail = LogReader({})

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 CARD = QualityCard(min_inter_eye_px=18.0, min_sharpness=0.02, second_face_min_ratio=0.5)
 POINTS = np.array([[40.0, 50.0], [80.0, 50.0], [60.0, 70.0], [45.0, 90.0], [75.0, 90.0]])
 GOOD = {"inter_eye_px": 40.0, "sharpness": 0.5}
-UNIFIED = UnifiedQualityCard(bias=-35.0, per_face_score=30.0, per_vector_length=0.8)
+UNIFIED = UnifiedQualityCard(bias=-35.0, per_face_score=30.0, face_score_per_halving=0.017, per_vector_length=0.8)
 TARGET = ((38.3, 51.7), (73.5, 51.5), (56.0, 71.7), (41.5, 92.4), (70.7, 92.2))
 ALIGNMENT = AlignmentCard(crop_side_px=112, points_px=TARGET)
 PHOTO = (480, 600)
@@ -266,12 +266,22 @@ def test_whatever_the_detector_says_is_finite_and_components_are_0_to_100_g12(
             assert 0.0 <= value <= 100.0, name
 
 
+def _unified(*, score: float = 0.9, length: float = 12.0, share: float = 100.0) -> float:
+    return unified_quality({"face_score": score, "vector_length": length, "face_share_percent": share}, UNIFIED)
+
+
 def test_the_unified_score_rises_with_what_either_model_says() -> None:
-    lengths = [unified_quality({"face_score": 0.9, "vector_length": length}, UNIFIED) for length in (5.0, 10.0, 15.0)]
-    scores = [unified_quality({"face_score": score, "vector_length": 12.0}, UNIFIED) for score in (0.8, 0.9, 0.95)]
+    lengths = [_unified(length=length) for length in (5.0, 10.0, 15.0)]
+    scores = [_unified(score=score) for score in (0.8, 0.9, 0.95)]
     for steps in (lengths, scores):
         assert steps == sorted(set(steps))
         assert 0.0 <= steps[0] < 50.0 < steps[-1] <= 100.0
+
+
+def test_a_wider_frame_does_not_make_a_photo_worse() -> None:
+    framed = [_unified(score=0.95 - 0.017 * halved, share=100.0 / 2.0**halved) for halved in (0, 1, 2, 3)]
+    assert framed == pytest.approx([framed[0]] * 4)
+    assert _unified(share=1.0) == _unified(share=12.5) > _unified(share=25.0)
 
 
 def test_a_pack_without_calibration_has_the_detectors_score() -> None:

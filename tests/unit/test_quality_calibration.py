@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from infra.quality_calibration import DISCARDED, compare, curve, fit_logistic, found_share, report
+from infra.quality_calibration import (
+    DISCARDED,
+    compare,
+    curve,
+    fit_logistic,
+    found_share,
+    report,
+    score_per_halving,
+    signals_of,
+)
 from infra.quality_samples import FRONTAL, OTHER, Sample
 from processors.templates import to_template
 
@@ -21,6 +32,7 @@ def sample(person: int, photo: str, kind: str, noise: float, rng: np.random.Gene
         kind=kind,
         template=to_template(mean + noise * rng.normal(size=64)),
         face_score=float(0.95 - 0.02 * noise + 0.002 * rng.normal()),
+        face_share_percent=100.0,
         vector_length=float(13.0 - 2.0 * noise + 0.1 * rng.normal()),
     )
 
@@ -41,6 +53,7 @@ def people(*, told: bool = True) -> list[Sample]:
             kind=one.kind,
             template=one.template,
             face_score=samples[other].face_score,
+            face_share_percent=one.face_share_percent,
             vector_length=samples[other].vector_length,
         )
         for one, other in zip(samples, said, strict=True)
@@ -69,6 +82,20 @@ def test_a_fit_finds_the_numbers_that_made_the_shares() -> None:
     shares = 1.0 / (1.0 + np.exp(-(-30.0 + signals @ [25.0, 0.7])))
     fit = fit_logistic(signals, shares, np.ones(len(signals)))
     assert fit == pytest.approx([-30.0, 25.0, 0.7], rel=0.01)
+
+
+def test_what_a_border_takes_from_the_detectors_score_is_framing_and_is_given_back() -> None:
+    samples = people()
+    framed = [
+        replace(one, kind="border x 1", face_share_percent=25.0, face_score=one.face_score - 0.04)
+        for one in samples
+        if one.kind == FRONTAL
+    ]
+    assert score_per_halving(samples) == 0.0
+    assert score_per_halving(samples + framed) == pytest.approx(0.02)
+    signals = signals_of(samples + framed)
+    taken = [index for index, one in enumerate(samples) if one.kind == FRONTAL]
+    np.testing.assert_allclose(signals[taken], signals[len(samples) :])
 
 
 def test_leaving_out_the_worst_first_lowers_the_error_and_the_best_first_raises_it() -> None:
