@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 import onnxruntime
 
-from connectors.image_decoder import DecodeLimits, decode_image
+from connectors.image_decoder import DecodedPhoto, DecodeLimits, decode_image, decode_photo
 from processors.alignment import mirrored, scale_of, similarity
 from processors.detection import Face, decode_faces
 from processors.extraction import ExtractedFace, Extraction
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 _PORTRAIT_FACE_SHARE = 0.55  # of a portrait's side, taken by what the recogniser's crop shows
 _SECOND_LOOK_BOXES = 2.2  # side of the square of a second look, in lengths of the longer side of the face's box
+_ENOUGH_FINER = 2.0  # a photo that is decoded smaller still has this many pixels for one of the recogniser's crop
 _DEFAULT_LIMITS = DecodeLimits()
 
 
@@ -65,18 +66,19 @@ class FaceExtractor:
 
     def extract(self, photo: bytes) -> Extraction:
         """Return the template of the one person in the photo, or the refusal that tells what is wrong with it."""
-        image = decode_image(photo, self._limits)
-        if isinstance(image, Refusal):
-            return image
-        faces = self._faces(image)
+        seen = self._look(photo)
+        if isinstance(seen, Refusal):
+            return seen
+        decoded, faces = seen
         refusal = judge_face_count(faces, self.card.quality)
         if refusal is not None:
             return refusal
-        side = self.card.alignment.crop_side_px
-        crop = _cut(image, faces[0].points_px, self._target, side)
+        image, times = decoded.pixels, decoded.reduced
+        crop = _cut(image, faces[0].points_px, self._target, self.card.alignment.crop_side_px)
         if crop is None:
             return _no_position()
-        found = measure_face(faces, crop, self.card.alignment, (image.shape[1], image.shape[0]))
+        in_photo = [face.enlarged(times) for face in faces]
+        found = measure_face(in_photo, crop, self.card.alignment, (image.shape[1] * times, image.shape[0] * times))
         refusal = judge_measurements(found, self.card.quality)
         if refusal is not None:
             return refusal
@@ -87,7 +89,7 @@ class FaceExtractor:
             template=to_template(unit(vectors.sum(axis=0)) - self._centre),
             model_digest=self.model_digest,
             measurements=found,
-            box_px=faces[0].box_px,
+            box_px=in_photo[0].box_px,
         )
 
     def portrait(self, photo: bytes, *, side_px: int) -> NDArray[np.uint8] | Refusal:
@@ -103,6 +105,20 @@ class FaceExtractor:
         target = self._target * (inner / self.card.alignment.crop_side_px) + (side_px - inner) / 2.0
         cut = _cut(image, faces[0].points_px, target, side_px)
         return _no_position() if cut is None else np.ascontiguousarray(cut[:, :, ::-1])
+
+    def _look(self, photo: bytes) -> tuple[DecodedPhoto, tuple[Face, ...]] | Refusal:
+        """Decode a photo as small as its face allows and find the faces, in pixels of what was decoded."""
+        needed_px = _ENOUGH_FINER * float(np.linalg.norm(self._target[1] - self._target[0]))
+        decoded = decode_photo(photo, self._limits, enough_px=max(self.card.detector.sides_px))
+        if isinstance(decoded, Refusal):
+            return decoded
+        faces = self._faces(decoded.pixels)
+        if decoded.reduced > 1 and not (faces and faces[0].inter_eye_px >= needed_px):
+            decoded = decode_photo(photo, self._limits, enough_px=None)
+            if isinstance(decoded, Refusal):
+                return decoded
+            faces = self._faces(decoded.pixels)
+        return decoded, faces
 
     def _faces(self, image: NDArray[np.uint8]) -> tuple[Face, ...]:
         """Return the faces, largest first: the card's sides one after the other, the first that shows one decides."""
@@ -211,13 +227,13 @@ def _fitted(image: NDArray[np.uint8], side: int) -> tuple[NDArray[np.uint8], flo
     """
     height, width = image.shape[:2]
     scale = side / max(height, width)
-    together = min(int(1.0 / scale), height, width)
-    if together > 1:
-        rows, columns = height // together, width // together
-        height, width = rows * together, columns * together
-        averaged = cv2.resize(image[:height, :width], (columns, rows), interpolation=cv2.INTER_AREA)
-        image = np.asarray(averaged, dtype=np.uint8)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    together = min(int(1.0 / scale), height, width)
+    if together > 1:  # the last pixels that fill no group are left out: a stretch of less than a pixel of the square
+        rows, columns = height // together, width // together
+        whole = image[: rows * together, : columns * together]
+        image = np.asarray(cv2.resize(whole, (columns, rows), interpolation=cv2.INTER_AREA), dtype=np.uint8)
     square = np.zeros((side, side, 3), dtype=np.uint8)
     square[: size[1], : size[0]] = cv2.resize(image, size, interpolation=cv2.INTER_LINEAR)
     return square, scale
