@@ -17,6 +17,7 @@ from PIL import Image, ImageFilter
 from connectors.face_extractor import FaceExtractor, _as_input, _cut, _fitted
 from connectors.image_decoder import DecodeLimits
 from infra.assets import recipe_card
+from infra.bench_extract import cut_photos
 from processors.extraction import ExtractedFace
 from processors.model_card import ColourOrder, Layout, ModelInput, RecipeCard, model_digest, published_threshold
 from processors.refusals import Refusal, RefusalCode
@@ -315,3 +316,26 @@ def test_what_the_detector_sees_lies_where_its_scale_says(size: tuple[int, int])
         assert abs(columns[0] - width // 2 * scale) <= 1.0
         assert abs(rows[-1] + 1 - height * scale) <= 1.0
         assert abs(columns[-1] + 1 - width * scale) <= 1.0
+
+
+def test_a_large_jpeg_gives_nearly_the_template_of_a_small_one_in_its_own_pixels(
+    extractor: FaceExtractor, photos: Photos, assets: Assets
+) -> None:
+    small, large = (cut_photos([photos["B2"]], size, assets.pack_dir)[0] for size in ((480, 600), (1920, 2400)))
+    one, other = extractor.extract(small), extractor.extract(large)
+    assert isinstance(one, ExtractedFace)
+    assert isinstance(other, ExtractedFace)
+    assert _cosine(one, other) > 0.97
+    assert other.measurements["inter_eye_px"] == pytest.approx(4 * one.measurements["inter_eye_px"], rel=0.1)
+    np.testing.assert_allclose(np.array(other.box_px), 4 * np.array(one.box_px), atol=100)
+
+
+def test_a_small_face_in_a_large_jpeg_is_cut_from_all_its_pixels(extractor: FaceExtractor, photos: Photos) -> None:
+    scene = Image.new("RGB", (2400, 3000), "grey")
+    scene.paste(_opened(photos["B1"]).resize((400, 503)), (900, 900))
+    jpeg = io.BytesIO()
+    scene.save(jpeg, "JPEG", quality=98)
+    written, exact = extractor.extract(jpeg.getvalue()), extractor.extract(_written(scene))
+    assert isinstance(written, ExtractedFace)
+    assert isinstance(exact, ExtractedFace)
+    assert _cosine(written, exact) > 0.98
