@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 OPENCV, FINDINGS = "opencv", "findings"
 PARTS = {
-    "decode": "decode_image",
+    "decode": "decode_photo",
     "detect": "_detect",
     "align": "_cut",
     "measure": "measure_face",

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from processors.model_card import DetectorCard
 
+_SAME_FACE_OVERLAP = 0.5
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Face:
@@ -33,6 +35,14 @@ class Face:
     def inter_eye_px(self) -> float:
         """Return the distance between the two eye centres."""
         return float(np.linalg.norm(self.points_px[1] - self.points_px[0]))
+
+    def enlarged(self, times: int) -> Face:
+        """Return the face as it lies in the photo with `times` as many pixels each way."""
+        if times == 1:
+            return self
+        left, top, width, height = (edge * times for edge in self.box_px)
+        points = (self.points_px + 0.5) * times - 0.5  # positions are those of the middles of pixels
+        return Face(box_px=(left, top, width, height), points_px=points, score=self.score)
 
 
 def decode_faces(
@@ -49,7 +59,7 @@ def decode_faces(
     faces = [
         Face(
             box_px=(float(left), float(top), float(right - left), float(bottom - top)),
-            points_px=points[index] / scale,
+            points_px=_agreed_points(index, boxes, points, scores) / scale,
             score=float(scores[index]),
         )
         for index in suppress(boxes, scores, max_overlap=card.max_overlap)
@@ -63,18 +73,36 @@ def suppress(boxes: NDArray[np.float64], scores: NDArray[np.float64], *, max_ove
 
     `boxes` are `(n, 4)` left, top, right, bottom; overlap is intersection over union.
     """
-    areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     waiting = np.argsort(-scores, kind="stable")
     kept: list[int] = []
     while waiting.size:
         best, others = int(waiting[0]), waiting[1:]
         kept.append(best)
-        low = np.maximum(boxes[best, :2], boxes[others, :2])
-        high = np.minimum(boxes[best, 2:], boxes[others, 2:])
-        shared = np.clip(high - low, 0.0, None).prod(axis=1)
-        union = np.maximum(areas[best] + areas[others] - shared, np.finfo(np.float64).tiny)
-        waiting = others[shared / union <= max_overlap]
+        waiting = others[_overlaps(boxes[best], boxes[others]) <= max_overlap]
     return kept
+
+
+def _overlaps(box: NDArray[np.float64], others: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return intersection over union of a box `(4,)` with each of the others `(n, 4)`."""
+    low, high = np.maximum(box[:2], others[:, :2]), np.minimum(box[2:], others[:, 2:])
+    shared: NDArray[np.float64] = np.clip(high - low, 0.0, None).prod(axis=1)
+    area, areas = (box[2:] - box[:2]).prod(), (others[:, 2:] - others[:, :2]).prod(axis=1)
+    union = np.maximum(area + areas - shared, np.finfo(np.float64).tiny)
+    overlaps: NDArray[np.float64] = shared / union
+    return overlaps
+
+
+def _agreed_points(
+    index: int, boxes: NDArray[np.float64], points: NDArray[np.float64], scores: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Return the points of a face as the mean of all anchors that see that face, weighted by their scores.
+
+    The best anchor is hardly better than the next ones, and its points are often a good deal off.
+    """
+    same = _overlaps(boxes[index], boxes) >= _SAME_FACE_OVERLAP
+    same[index] = True
+    agreed: NDArray[np.float64] = np.average(points[same], axis=0, weights=scores[same])
+    return agreed
 
 
 def _per_stride(

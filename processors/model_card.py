@@ -20,7 +20,7 @@ from schemas.errors import ContractError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-EXTRACTION_VERSION = 1
+EXTRACTION_VERSION = 2
 """Raised whenever the code between photo and template changes what comes out: such templates must not be compared."""
 
 FACE_POINTS = 5

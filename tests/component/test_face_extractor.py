@@ -9,13 +9,15 @@ import shutil
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-from connectors.face_extractor import FaceExtractor, _as_input
+from connectors.face_extractor import FaceExtractor, _as_input, _cut, _fitted
 from connectors.image_decoder import DecodeLimits
 from infra.assets import recipe_card
+from infra.bench_extract import cut_photos
 from processors.extraction import ExtractedFace
 from processors.model_card import ColourOrder, Layout, ModelInput, RecipeCard, model_digest, published_threshold
 from processors.refusals import Refusal, RefusalCode
@@ -275,3 +277,65 @@ def test_the_pack_in_whole_numbers_sees_the_same_faces_and_is_never_compared_wit
         again = extractor.extract(photos[name])
         assert isinstance(again, ExtractedFace)
         assert template_to_bytes(again.template) == template_to_bytes(other.template)
+
+
+def test_a_crop_costs_no_more_than_the_photo_wherever_the_points_are_said_to_lie() -> None:
+    photo = np.full((2000, 3, 3), 200, dtype=np.uint8)
+    target = np.array([[38.0, 51.0], [73.0, 51.0], [56.0, 71.0], [41.0, 92.0], [70.0, 92.0]])
+    for spread in (1.0, 100.0, 1e6):
+        crop = _cut(photo, target * spread, target, 112)
+        assert crop is not None
+        assert crop.shape == (112, 112, 3)
+
+
+@pytest.mark.parametrize("times", [1, 2, 3, 5, 8])
+def test_a_photo_with_more_pixels_gives_the_same_crop(times: int) -> None:
+    rng = np.random.default_rng(4)
+    small = cv2.resize(rng.integers(0, 256, (40, 30, 3)).astype(np.uint8), (240, 320), interpolation=cv2.INTER_CUBIC)
+    large = np.repeat(np.repeat(small, times, axis=0), times, axis=1)
+    target = np.array([[38.0, 51.0], [73.0, 51.0], [56.0, 71.0], [41.0, 92.0], [70.0, 92.0]])
+    points = np.add(target, [60.0, 90.0])
+    expected = _cut(small, points, target, 112)
+    found = _cut(large, (points + 0.5) * times - 0.5, target, 112)
+    assert expected is not None
+    assert found is not None
+    np.testing.assert_allclose(found.astype(float), expected.astype(float), atol=2.0)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 5000), (5000, 2), (320, 320), (640, 480), (961, 700), (2400, 3000)])
+def test_what_the_detector_sees_lies_where_its_scale_says(size: tuple[int, int]) -> None:
+    width, height = size
+    photo = np.zeros((height, width, 3), dtype=np.uint8)
+    photo[height // 2 :, width // 2 :] = 255
+    square, scale = _fitted(photo, 320)
+    assert square.shape == (320, 320, 3)
+    assert scale == 320 / max(size)
+    rows, columns = (np.flatnonzero(square[..., 0].max(axis=axis) > 127) for axis in (1, 0))
+    if min(size) * scale >= 1:
+        assert abs(rows[0] - height // 2 * scale) <= 1.0
+        assert abs(columns[0] - width // 2 * scale) <= 1.0
+        assert abs(rows[-1] + 1 - height * scale) <= 1.0
+        assert abs(columns[-1] + 1 - width * scale) <= 1.0
+
+
+def test_a_large_jpeg_gives_nearly_the_template_of_a_small_one_in_its_own_pixels(
+    extractor: FaceExtractor, photos: Photos, assets: Assets
+) -> None:
+    small, large = (cut_photos([photos["B2"]], size, assets.pack_dir)[0] for size in ((480, 600), (1920, 2400)))
+    one, other = extractor.extract(small), extractor.extract(large)
+    assert isinstance(one, ExtractedFace)
+    assert isinstance(other, ExtractedFace)
+    assert _cosine(one, other) > 0.97
+    assert other.measurements["inter_eye_px"] == pytest.approx(4 * one.measurements["inter_eye_px"], rel=0.1)
+    np.testing.assert_allclose(np.array(other.box_px), 4 * np.array(one.box_px), atol=100)
+
+
+def test_a_small_face_in_a_large_jpeg_is_cut_from_all_its_pixels(extractor: FaceExtractor, photos: Photos) -> None:
+    scene = Image.new("RGB", (2400, 3000), "grey")
+    scene.paste(_opened(photos["B1"]).resize((400, 503)), (900, 900))
+    jpeg = io.BytesIO()
+    scene.save(jpeg, "JPEG", quality=98)
+    written, exact = extractor.extract(jpeg.getvalue()), extractor.extract(_written(scene))
+    assert isinstance(written, ExtractedFace)
+    assert isinstance(exact, ExtractedFace)
+    assert _cosine(written, exact) > 0.98

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from connectors.image_decoder import DecodeLimits, decode_image
+from connectors.image_decoder import DecodedPhoto, DecodeLimits, decode_image, decode_photo
 from processors.refusals import Refusal, RefusalCode
 
 if TYPE_CHECKING:
@@ -218,3 +218,38 @@ def test_a_photo_damaged_anywhere_is_pixels_or_a_refusal(image_format: str, dama
         data[int(place * (len(data) - 1))] = value
     found = decode_image(bytes(data), DecodeLimits(max_pixels=1_000_000))
     assert isinstance(found, Refusal) or found.size <= 3_000_000
+
+
+def _smooth(width: int, height: int) -> Image.Image:
+    rng = np.random.default_rng(6)
+    return Image.fromarray(rng.integers(0, 256, (9, 7, 3)).astype(np.uint8)).resize((width, height))
+
+
+@pytest.mark.parametrize(("longer_px", "reduced"), [(1279, 1), (1280, 2), (2559, 2), (2560, 4), (5120, 8), (11_000, 8)])
+def test_a_jpeg_is_decoded_as_small_as_is_enough_and_no_smaller(longer_px: int, reduced: int) -> None:
+    data = _written(_smooth(300, longer_px), "JPEG", quality=95)
+    decoded = decode_photo(data, LIMITS, enough_px=640)
+    assert isinstance(decoded, DecodedPhoto)
+    assert decoded.reduced == reduced
+    assert decoded.pixels.shape == (-(-longer_px // reduced), -(-300 // reduced), 3)
+    whole = Image.fromarray(_decoded(data))
+    averaged = np.asarray(whole.reduce(reduced), dtype=float)
+    assert np.abs(decoded.pixels - averaged).mean() < 2.0
+
+
+def test_only_a_jpeg_that_may_be_is_decoded_smaller() -> None:
+    for data, enough_px in ((_written(_smooth(1400, 100), "PNG"), 640), (_written(_smooth(1400, 100), "JPEG"), None)):
+        decoded = decode_photo(data, LIMITS, enough_px=enough_px)
+        assert isinstance(decoded, DecodedPhoto)
+        assert (decoded.reduced, decoded.pixels.shape) == (1, (100, 1400, 3))
+
+
+def test_a_photo_that_is_decoded_smaller_is_upright_and_its_faults_are_found() -> None:
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    data = _written(_smooth(2600, 1000), "JPEG", exif=turned, quality=95)
+    decoded = decode_photo(data, LIMITS, enough_px=640)
+    assert isinstance(decoded, DecodedPhoto)
+    assert decoded.pixels.shape == (650, 250, 3)
+    for share in (0.1, 0.5, 0.9):
+        assert isinstance(decode_photo(data[: int(len(data) * share)], LIMITS, enough_px=640), Refusal)

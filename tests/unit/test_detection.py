@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from processors.detection import decode_faces, suppress
+from processors.detection import Face, decode_faces, suppress
 from processors.model_card import BoxEncoding, DetectorCard, parse_model_card
 
 if TYPE_CHECKING:
@@ -105,3 +105,25 @@ def test_of_overlapping_boxes_the_best_remains(found: list[tuple[float, float, f
         assert all(overlap(one, two) <= 0.3 + 1e-9 for two in kept[:position])
     for dropped in set(range(len(table))) - set(kept):
         assert any(overlap(dropped, one) > 0.3 - 1e-9 and scores[one] >= scores[dropped] for one in kept)
+
+
+def test_the_points_of_a_face_are_the_mean_of_all_anchors_that_see_it_by_their_scores() -> None:
+    outputs = _silence(YUNET)
+    box = (40.0, 60.0, 140.0, 180.0)
+    for stride, offset, score in ((8, 10.0, 0.9), (16, 40.0, 0.95), (32, 10.0, 0.81)):
+        _say(outputs, YUNET, {"stride": stride, "box": box, "points": np.full((5, 2), offset), "score": score})
+    elsewhere = {"stride": 8, "box": (200, 200, 260, 260), "points": np.full((5, 2), 230.0), "score": 0.9}
+    _say(outputs, YUNET, elsewhere)
+    one, other = decode_faces(outputs, YUNET, side_px=SIDE, scale=1.0)
+    assert one.score == pytest.approx(0.95)
+    expected = (0.9 * 10 + 0.95 * 40 + 0.81 * 10) / (0.9 + 0.95 + 0.81)
+    np.testing.assert_allclose(one.points_px, np.full((5, 2), expected), atol=1e-6)
+    np.testing.assert_allclose(other.points_px, np.full((5, 2), 230.0), atol=1e-6)
+
+
+def test_a_face_lies_where_it_was_when_the_photo_is_seen_with_all_its_pixels() -> None:
+    face = Face(box_px=(2.0, 3.0, 10.0, 12.0), points_px=np.array([[0.0, 1.0]] * 5), score=0.9)
+    large = face.enlarged(4)
+    assert large.box_px == (8.0, 12.0, 40.0, 48.0)
+    np.testing.assert_array_equal(large.points_px, [[1.5, 5.5]] * 5)  # the middle of the four pixels that became one
+    assert face.enlarged(1) is face
