@@ -63,7 +63,7 @@ class Entry:
 
 
 class GalleryLedger:
-    """For each booking the record that counts; knows nothing of templates. About 65 bytes a booking."""
+    """For each booking the record that counts; knows nothing of templates. About 70 bytes a booking."""
 
     def __init__(self) -> None:
         self._keys = KeyTable()
