@@ -266,7 +266,7 @@ def test_the_pack_in_whole_numbers_sees_the_same_faces_and_is_never_compared_wit
     photos: Photos, assets: Assets
 ) -> None:
     plain = FaceExtractor(recipe_card("plain"), assets.pack_dir)
-    extractor = FaceExtractor(recipe_card("int8"), assets.pack_dir)
+    extractor = FaceExtractor(recipe_card("fast"), assets.pack_dir)
     for name in photos:
         one, other = plain.extract(photos[name]), extractor.extract(photos[name])
         assert isinstance(one, ExtractedFace)
