@@ -1,8 +1,8 @@
 """Measure what a model card states about its scores: `[statistics]` and `[thresholds]`, ready to be put in the card.
 
-`python -m infra.card_statistics FOLDER --glob 'frontal_*.jpg' --recipe NAME` extracts a labelled set (one folder a person)
-with the recipe as production does, and compares every photo with every other. For whoever mounts a pack of their own,
-or changes a recipe.
+`python -m infra.card_statistics FOLDER --glob 'frontal_*.jpg' --recipe NAME` extracts a labelled set (one folder a
+person) with the recipe as production does, and compares every photo with every other. For whoever mounts a pack of
+their own, or changes a recipe.
 """
 
 from __future__ import annotations
@@ -97,10 +97,11 @@ def threshold_for(gallery_size: int, fpir: float, *, mean: float, tail_sd: float
 def as_toml(found: ScoreStatistics) -> str:
     """Write the numbers as they stand in a card."""
     mean, tail = round(found.non_mated_mean, 4), round(found.tail_sd, 4)
+    pairs = f"{found.non_mated:,} non-mated and {found.mated:,} mated pairs"
+    measured_on = f"{found.photos:,} photos of {found.persons:,} persons: {pairs}"
     lines = [
         "[statistics]",
-        f'measured_on = "{found.photos:,} photos of {found.persons:,} persons: {found.non_mated:,} non-mated and '
-        f'{found.mated:,} mated pairs"',
+        f'measured_on = "{measured_on}"',
         f"non_mated_mean = {mean:.4f}",
         f"non_mated_sd = {found.non_mated_sd:.4f}",
         f"# The measured 1e-5 quantile is {found.tail_quantile:.4f}.",
