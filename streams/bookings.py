@@ -7,6 +7,7 @@ was decided, and published, for every earlier event of the same booking (G5).
 from __future__ import annotations
 
 import asyncio
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
@@ -23,6 +24,8 @@ from streams.guard import safe_text_of
 from streams.replica import until_reached
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from processors.extraction import Extraction
     from processors.gallery import Entry
     from schemas.events import BookingProcessed, Capture, TemplatesEnrolled, TemplatesWithdrawn
@@ -33,6 +36,8 @@ if TYPE_CHECKING:
     from streams.ports import Extractor
 
 STAGE = "bookings"
+GATHER_S = 0.1
+"""For how long records wait to be sent with those of other bookings, while many are under way."""
 SHOWN_CHARACTERS = 80
 STORED_IMAGE_CODES = frozenset({"REFERENCE_UNRESOLVED", "DIGEST_MISMATCH", "KEY_DESTROYED", "OBJECT_TOO_LARGE"})
 """Codes by which the object store says that an image cannot be had; the sender's to mend, so a refusal."""
@@ -40,16 +45,61 @@ STORED_IMAGE_CODES = frozenset({"REFERENCE_UNRESOLVED", "DIGEST_MISMATCH", "KEY_
 log = structlog.get_logger()
 
 
+class Gate:
+    """Lets those who come within a moment go on together, while so many are under way that nobody waits for it.
+
+    A request to Kafka costs worker and broker nearly the same with one record in it as with ten.
+
+    Args:
+        many: how many under way are many.
+    """
+
+    def __init__(self, many: int) -> None:
+        self._many = many
+        self._under_way = 0
+        self._opens: asyncio.Future[None] | None = None
+
+    @contextmanager
+    def under_way(self) -> Iterator[None]:
+        """Count as one that is under way."""
+        self._under_way += 1
+        try:
+            yield
+        finally:
+            self._under_way -= 1
+
+    async def passed(self) -> None:
+        """Wait for others, if many are under way."""
+        if self._under_way < self._many:
+            return
+        if self._opens is None:
+            loop = asyncio.get_running_loop()
+            self._opens = loop.create_future()
+            loop.call_later(GATHER_S, self._open)
+        # One that is cancelled must not close it for the others.
+        await asyncio.shield(self._opens)
+
+    def _open(self) -> None:
+        if self._opens is not None:
+            self._opens.set_result(None)
+            self._opens = None
+
+
 class Bookings:
     """What the agent does with one record."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
+        self._gate = Gate(context.many_bookings)
         # Few wait for a thread, so that a probe does not wait behind a queue of bookings.
         self._extracting = asyncio.Semaphore(context.captures_at_once)
 
     async def handle(self, record: LogRecord) -> None:
         """Decide one booking event: first the gallery record, then the answer that acknowledges it (G5)."""
+        with self._gate.under_way():
+            await self._decide(record)
+
+    async def _decide(self, record: LogRecord) -> None:
         event = cast("BookingRecorded | RecordOrderReceived", decode_for(BOOKING_EVENTS, record.value))
         # The barrier makes the directory current, and shows every order that was obeyed for this booking by whomever.
         await until_reached(self._context.replica, self._context.barrier_limit_s)
@@ -101,6 +151,7 @@ class Bookings:
         """Enrol a booking in every generation; the answer is that of the active one."""
         active = self._context.replica.active
         gallery_record, answer = await self._extract(active, booking, record, counting)
+        await self._gate.passed()
         await self._context.publish(gallery_record, topic=active.topic)
         for generation in self._context.replica.kept:
             if generation is not active:

@@ -41,6 +41,8 @@ class Context:
     """Seconds -> whether everything older than that is known to be in the audit trail."""
     captures_at_once: int = 2
     """How many captures of bookings are in the pool at a time, at most; the others leave it to probes."""
+    many_bookings: int = 16
+    """So many under way are enough to let their records wait for one another."""
     telemetry: Telemetry = NO_TELEMETRY
 
     def age_s(self, record: LogRecord) -> float:

@@ -59,8 +59,8 @@ HEAL_EVERY_S = 30.0
 PROGRESS_EVERY_S = 5.0
 PROBES_AT_ONCE = 16
 """Requests that a worker has under way: enough to keep extraction and search busy."""
-BOOKINGS_AT_ONCE = 32
-"""Booking events that a worker has under way: enough that extraction never waits for Kafka."""
+BOOKINGS_AN_EXTRACTION = 16
+"""Booking events under way for each image that is extracted: enough that extraction never waits for Kafka."""
 POLL_RECORDS = 16
 STREAM_BUFFER = 10 * POLL_RECORDS * spec_of(BOOKING_EVENTS).partitions
 """Records of a topic that a worker has in memory, about, and did not begin; the others wait in Kafka."""
@@ -147,6 +147,7 @@ class Worker:
             barrier_limit_s=settings.barrier_limit_s,
             is_audited_within=self._audit.is_within,
             captures_at_once=captures_at_once,
+            many_bookings=BOOKINGS_AN_EXTRACTION * settings.extractions_at_once // 2,
             telemetry=parts.telemetry,
         )
         self._bookings = Bookings(context)
@@ -201,7 +202,7 @@ class Worker:
             "bookings",
             self._bookings.handle,
             self._bookings.give_up,
-            at_once=BOOKINGS_AT_ONCE,
+            at_once=BOOKINGS_AN_EXTRACTION * self._settings.extractions_at_once,
             chain_of=booking_of,
         )
         self._listen(PROBE_REQUESTS, "probes", self._decide_probe, self._probes.give_up, at_once=PROBES_AT_ONCE)
