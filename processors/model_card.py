@@ -257,7 +257,7 @@ def model_digest(card: ModelCard) -> str:
     """Return the SHA-256 (hex) over the pack's files and the recipe: equal digests, and only they, are comparable.
 
     Names of files, quality bounds, statistics and thresholds do not change a template and are left out. So is the plain
-    recipe: a card that was written before there were recipes keeps its digest, and its gallery.
+    recipe: whether a card spells it out changes nothing.
     """
     parts: dict[str, object] = {
         "extraction_version": EXTRACTION_VERSION,
