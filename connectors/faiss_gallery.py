@@ -29,6 +29,7 @@ from processors.candidates import SearchResult, best_of_persons, consolidate
 from processors.quantiser import codebook_for
 from processors.template_rows import by_hash, check_directions, rows_of, together
 from schemas.errors import ContractError
+from schemas.events import Consolidation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -268,6 +269,7 @@ class FaissGallery:
             watermark=state.watermark,
             templates=state.templates,
             persons=state.persons,
+            consolidation=Consolidation.FUSED_CAPTURES if self._fuses else Consolidation.BEST_CAPTURE,
         )
 
     def _check_probes(self, templates: NDArray[np.float32], lengths: Sequence[int]) -> None:

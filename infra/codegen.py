@@ -115,7 +115,9 @@ def class_of(definition: dict[str, Any], named: dict[str, str], qualified: str |
     for field in definition["fields"]:
         default = ""
         if "default" in field:
-            default = f" = {field['default']!r}"
+            kind = annotation(field["type"])
+            is_enum = named.get(kind) == "enum"
+            default = f" = {kind}.{field['default']}" if is_enum else f" = {field['default']!r}"
         secret = isinstance(field["type"], dict) and field["type"].get("biometric")
         if secret:
             default = " = field(repr=False)"

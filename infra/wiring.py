@@ -26,11 +26,12 @@ from infra.data_folder import DataFolder
 from infra.extracting import find_recipe
 from processors.access import Directory
 from processors.model_card import model_digest, published_threshold
-from processors.policy import Consolidation, parse_policy
+from processors.policy import parse_policy
 from processors.quantiser import codebook_for
 from processors.score_meaning import expected_non_mates
 from schemas.codec import decode_for
 from schemas.errors import ContractError, IntegrityError, UsageError
+from schemas.events import Consolidation
 from schemas.topics import ACCESS, TOPICS, generation_topic, is_further_generation, spec_of
 from streams.generation import Generation
 from streams.sink import GROUP as AUDIT_GROUP

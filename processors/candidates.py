@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from schemas.events import Candidate
+from schemas.events import Candidate, Consolidation
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -71,6 +71,8 @@ class SearchResult:
     """Gallery partition -> next offset to apply, of the state that was searched."""
     templates: int
     persons: int
+    consolidation: Consolidation
+    """What the scores are of."""
 
 
 def person_of(sid: str | None, booking: str) -> str:

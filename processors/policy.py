@@ -9,7 +9,6 @@ a policy file is refused, so that a rule nobody evaluates cannot look as if it h
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +16,7 @@ from processors.access import Standing
 from processors.quality_rules import QualityRules, Use, parse_quality_rules
 from processors.refusals import Refusal, RefusalCode
 from schemas.errors import ContractError
+from schemas.events import Consolidation
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,15 +24,6 @@ if TYPE_CHECKING:
 
     from processors.access import Directory, User
     from schemas.events import ProbeSubmitted
-
-
-class Consolidation(StrEnum):
-    """What a person's place in a list rests on."""
-
-    BEST_CAPTURE = "BEST_CAPTURE"
-    """The capture that is most similar to the probe."""
-    FUSED_CAPTURES = "FUSED_CAPTURES"
-    """All captures of the person together, weighted by their quality."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

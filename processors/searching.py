@@ -64,6 +64,7 @@ def issue(
         gallery_persons=result.persons,
         measurements=measurements,
         lead_notice=LEAD_NOTICE,
+        consolidation=result.consolidation,
     )
 
 

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from connectors.signing_keys import SigningKey
 from processors.access import ROOT_ADMINISTRATOR, Directory
-from processors.policy import Consolidation, Policy
+from processors.policy import Policy
 from processors.quality_rules import QualityRules, Use
 from schemas.codec import encode, topic_of
 from schemas.events import (
@@ -26,6 +26,7 @@ from schemas.events import (
     BookingRecorded,
     Capture,
     CaptureKind,
+    Consolidation,
     LoggedOn,
     Logon,
     OrderKind,

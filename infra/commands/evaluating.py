@@ -17,8 +17,8 @@ from infra.evaluation_tables import listings
 from infra.extracting import cores, find_recipe
 from infra.labelled_set import read_labelled_set
 from infra.settings import load_settings
-from processors.policy import Consolidation
 from processors.scoring import Fusion
+from schemas.events import Consolidation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -34,7 +34,15 @@ from schemas.events.booking import (
 )
 from schemas.events.dead_letter import DeadLetter, DeadLetterReplayed, Header, OriginalRecord
 from schemas.events.gallery import EnrolledCapture, TemplatesEnrolled, TemplatesWithdrawn, WithdrawalCause
-from schemas.events.probe import Candidate, CandidateListIssued, ImageEdit, Logon, ProbeRefused, ProbeSubmitted
+from schemas.events.probe import (
+    Candidate,
+    CandidateListIssued,
+    Consolidation,
+    ImageEdit,
+    Logon,
+    ProbeRefused,
+    ProbeSubmitted,
+)
 
 Event = (
     AccessDenied
@@ -116,6 +124,7 @@ __all__ = [
     "CaptureDisposition",
     "CaptureKind",
     "CaptureOutcome",
+    "Consolidation",
     "DeadLetter",
     "DeadLetterReplayed",
     "EnrolledCapture",

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from enum import StrEnum
 from types import MappingProxyType
 from typing import Any, ClassVar, Self
 from uuid import UUID
@@ -18,7 +19,7 @@ from schemas.positions import SourcePosition
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """One person, by the capture that scored best."""
+    """One person; named is the capture that scored best."""
 
     rank: int
     """1 is the highest score."""
@@ -31,7 +32,7 @@ class Candidate:
     capture_id: UUID
     """The best capture."""
     score: float
-    """Cosine similarity, -1 to 1, rounded to six decimals."""
+    """Cosine similarity of the probe with what `consolidation` says, -1 to 1, rounded to six decimals."""
     synthetic: bool = False
     """True for made-up data."""
     expected_non_mates: float | None = None
@@ -63,6 +64,13 @@ class Candidate:
             synthetic=record["synthetic"],
             expected_non_mates=record["expected_non_mates"],
         )
+
+
+class Consolidation(StrEnum):
+    """What a person's place in a list rests on."""
+
+    BEST_CAPTURE = "BEST_CAPTURE"
+    FUSED_CAPTURES = "FUSED_CAPTURES"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,6 +121,8 @@ class CandidateListIssued:
     """Quality measurements of the probe by name, units in the names; docs/quality.md lists them. unified_quality: 0 to 100, higher is better."""
     lead_notice: str
     """The fixed notice that every view of the list must show."""
+    consolidation: Consolidation = Consolidation.BEST_CAPTURE
+    """What the scores are of: the best capture of each person, or all captures of the person together, weighted by their quality."""
 
     def to_record(self) -> dict[str, Any]:
         """Return the mapping that the Avro writer takes."""
@@ -138,6 +148,7 @@ class CandidateListIssued:
             "gallery_persons": self.gallery_persons,
             "measurements": dict(self.measurements),
             "lead_notice": self.lead_notice,
+            "consolidation": self.consolidation.value,
         }
 
     @classmethod
@@ -165,6 +176,7 @@ class CandidateListIssued:
             gallery_persons=record["gallery_persons"],
             measurements=MappingProxyType(record["measurements"]),
             lead_notice=record["lead_notice"],
+            consolidation=Consolidation(record["consolidation"]),
         )
 
 

@@ -23,6 +23,7 @@ from processors.candidates import EnrolledTemplate, GalleryChange, ScoredCapture
 from processors.fusion import fused_template, quality_steps
 from processors.templates import to_template
 from schemas.errors import ContractError
+from schemas.events import Consolidation
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -236,7 +237,8 @@ class History(RuleBasedStateMachine):
         other.apply(held[1::2], {})
         other.apply(held[0::2], self.watermark)
         for gallery in (one, other):
-            assert gallery.search(FACES[face], length).candidates == expected
+            found = gallery.search(FACES[face], length)
+            assert (found.candidates, found.consolidation) == (expected, Consolidation.FUSED_CAPTURES)
             (again,) = gallery.search_batch(FACES[face][np.newaxis], [length])
             assert again.candidates == expected
         other.settle()
