@@ -13,10 +13,7 @@ from typing import TYPE_CHECKING
 from connectors import extraction_processes, face_extractor
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from connectors.image_decoder import DecodeLimits
+    from connectors.image_decoder import DecodedPhoto, DecodeLimits
     from processors.refusals import Refusal
 
 ABORTS, NEVER_RETURNS, WAITS_FOR_EVER, RAISES = b"aborts", b"never returns", b"waits for ever", b"raises"
@@ -32,10 +29,10 @@ class _RunsWhereItIsRead:
         return open, (self.path, "w")
 
 
-decode_image = face_extractor.decode_image
+decode_photo = face_extractor.decode_photo
 
 
-def decode_or_harm(data: bytes, limits: DecodeLimits) -> NDArray[np.uint8] | Refusal:
+def decode_or_harm(data: bytes, limits: DecodeLimits, *, enough_px: int | None) -> DecodedPhoto | Refusal:
     if data == ABORTS:
         os.abort()
     if data == NEVER_RETURNS:
@@ -47,9 +44,9 @@ def decode_or_harm(data: bytes, limits: DecodeLimits) -> NDArray[np.uint8] | Ref
         os.write(int(sys.argv[-1]), struct.pack("!i", len(harmful)) + harmful)
     if data == RAISES:
         raise ArithmeticError("secret text of a photo")
-    return decode_image(data, limits)
+    return decode_photo(data, limits, enough_px=enough_px)
 
 
 if __name__ == "__main__":
-    face_extractor.decode_image = decode_or_harm
+    face_extractor.decode_photo = decode_or_harm
     extraction_processes.serve()

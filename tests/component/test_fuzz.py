@@ -76,10 +76,7 @@ def photos() -> list[bytes]:
     ]
 
 
-RECORDS = [
-    bytes.fromhex(json.loads(path.read_text())["single_object_hex"])
-    for path in sorted((Path(schemas.__file__).parent / "examples").glob("*.json"))
-]
+RECORDS = [bytes.fromhex(json.loads(path.read_text())["single_object_hex"]) for path in sorted(GOLDEN.glob("*.json"))]
 PHOTOS = photos()
 
 

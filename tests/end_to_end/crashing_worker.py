@@ -17,22 +17,19 @@ from infra import roles, wiring
 from infra.settings import load_settings
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from connectors.image_decoder import DecodeLimits
+    from connectors.image_decoder import DecodedPhoto, DecodeLimits
     from infra.extracting import Recipe
     from infra.settings import Settings
     from processors.refusals import Refusal
 
 DATA, NAME, POISON_SHA256 = sys.argv[1:]
-decode_image = face_extractor.decode_image
+decode_photo = face_extractor.decode_photo
 
 
-def decode_or_abort(data: bytes, limits: DecodeLimits) -> NDArray[np.uint8] | Refusal:
+def decode_or_abort(data: bytes, limits: DecodeLimits, *, enough_px: int | None) -> DecodedPhoto | Refusal:
     if sha256(data).hexdigest() == POISON_SHA256:
         os.abort()
-    return decode_image(data, limits)
+    return decode_photo(data, limits, enough_px=enough_px)
 
 
 def in_its_own_process(_: Settings, recipe: Recipe) -> face_extractor.FaceExtractor:
@@ -40,6 +37,6 @@ def in_its_own_process(_: Settings, recipe: Recipe) -> face_extractor.FaceExtrac
 
 
 resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-face_extractor.decode_image = decode_or_abort
+face_extractor.decode_photo = decode_or_abort
 wiring.extraction_processes = in_its_own_process  # type: ignore[assignment]
 roles.run_worker(load_settings(Path(DATA)), NAME)
