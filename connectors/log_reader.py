@@ -247,7 +247,9 @@ def read_everything(config: Mapping[str, Any], topics: Collection[str]) -> Itera
             if error is None and offset < ends.get(place, 0):
                 yield *place, offset, sha256(message.value() or b"").hexdigest()
             elif error is None or error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - librdkafka's name for it
-                ends.pop(place, None)
+                # An end before the one that Kafka told at first is none.
+                if offset >= ends.get(place, 0):
+                    ends.pop(place, None)
             else:
                 raise TransientError(f"Kafka: {error.str()}")
     except KafkaException as error:

@@ -115,7 +115,9 @@ def publish(bootstrap: str, topics: list[str], count: int) -> None:
         (HEADER_SIGNATURE, b"\x07" * 64),
     ]
     other: list[tuple[str, str | bytes | None]] = [("other", None)]
-    pile = [*GOLDEN, *HOSTILE] if count > len(GOLDEN) + len(HOSTILE) else GOLDEN
+    # What is hostile comes first, so that each of it keeps its key whatever golden payloads there are.
+    pile = [*HOSTILE, *GOLDEN] if count > len(GOLDEN) + len(HOSTILE) else GOLDEN
+    delivered: list[str | None] = []
     for n in range(count):
         value = pile[n] if n < len(pile) else GOLDEN[n % len(GOLDEN)]
         producer.produce(
@@ -124,9 +126,11 @@ def publish(bootstrap: str, topics: list[str], count: int) -> None:
             key=[f"CA0190000/{n}", b"\xff\xfe", None, b"k" * 100_000][n % 4 if n < 40 else 0],
             partition=n % PARTITIONS,
             headers=(signed, other, [])[n % 3],
+            on_delivery=lambda error, _: delivered.append(error and error.str()),
         )
         producer.poll(0)
     assert producer.flush(30) == 0
+    assert delivered == [None] * count
 
 
 def in_kafka(bootstrap: str, topics: list[str]) -> list[tuple[str, int, int, str]]:
