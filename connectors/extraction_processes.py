@@ -27,18 +27,18 @@ from math import ceil
 from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
+
+import cv2
 
 from connectors.attempt_counter import MAX_ATTEMPTS, POISON
 from connectors.face_extractor import FaceExtractor
 from processors.extraction import Extraction, extraction_from_bytes, extraction_to_bytes
 from processors.model_card import card_to_json, parse_model_card
 from processors.refusals import Refusal, RefusalCode
-from schemas.errors import ContractError, DomainFault, IntegrityError, LeadstreamError
+from schemas.errors import ContractError, DomainFault, IntegrityError, LeadstreamError, place_of
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from processors.model_card import ModelCard
 
 UNEXPECTED = "UNEXPECTED"
@@ -150,17 +150,6 @@ class ExtractionProcesses:
         for child in self._children:
             child.close()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
 
 class _Child:
     """One process and the connection to it; used by one thread at a time."""
@@ -179,6 +168,9 @@ class _Child:
         self.await_ready()
         try:
             self._connection.send_bytes(photo)
+            # Later than the kernel would have ended it: only what has taken the process over is still there.
+            if not self._connection.poll(self._job.clock_limit_s + _STOP_LIMIT_S):
+                return None
             return self._connection.recv_bytes(_LONGEST_ANSWER)
         except (EOFError, OSError):
             return None
@@ -254,6 +246,7 @@ def serve() -> None:
     """Be a child on the connection that the last argument names: extract what comes, until it is closed."""
     connection: Connection[bytes, bytes] = Connection(int(sys.argv[-1]))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    cv2.setNumThreads(1)  # One core a process, whatever library is at work.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # What it had in memory are photos (G10).
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):
         job = _Job(**json.loads(connection.recv_bytes()))
@@ -290,9 +283,5 @@ def _extracted(extractor: FaceExtractor, photo: bytes) -> bytes:
     except ContractError as error:
         failure = _Failure(failure=ContractError.__name__, text=str(error))
     except Exception as error:  # noqa: BLE001 - nobody foresaw it; told without its text, which may quote the image (G10)
-        trace = error.__traceback__
-        while trace is not None and trace.tb_next is not None:
-            trace = trace.tb_next
-        place = f"{trace.tb_frame.f_code.co_qualname}:{trace.tb_lineno}" if trace else "an unknown place"
-        failure = _Failure(failure=type(error).__name__, text=f"{type(error).__name__} at {place}.")
+        failure = _Failure(failure=type(error).__name__, text=f"{type(error).__name__} at {place_of(error)}.")
     return json.dumps(asdict(failure)).encode()

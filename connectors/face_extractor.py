@@ -228,7 +228,6 @@ def _fitted(image: NDArray[np.uint8], side: int) -> tuple[NDArray[np.uint8], flo
     height, width = image.shape[:2]
     scale = side / max(height, width)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
     together = min(int(1.0 / scale), height, width)
     if together > 1:  # the last pixels that fill no group are left out: a stretch of less than a pixel of the square
         rows, columns = height // together, width // together

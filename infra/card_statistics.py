@@ -151,6 +151,7 @@ def main() -> int:
             [photo.path for photo in photos],
             wiring.policy(settings),
             processes=cores(),
+            limit_s=settings.extraction_limit_s,
             progress=lambda done: _tell(done, len(photos)),
         )
         sys.stderr.write("\n")

@@ -90,6 +90,8 @@ class Evaluation:
     fusions: Sequence[Fusion]
     replicates: int
     processes: int
+    limit_s: float
+    """Processor time that one photo may take."""
     policy: Policy
     policy_applies: bool
     """Whether a photo that the policy finds too poor is refused, as in production, or only counted."""
@@ -167,7 +169,12 @@ class Evaluation:
         paths = [photo.path for photo in self.labelled.photos]
         what = f"extracting, {recipe.name}"
         return extract_photos(
-            recipe, paths, self.policy, processes=self.processes, progress=lambda done: progress(what, done, len(paths))
+            recipe,
+            paths,
+            self.policy,
+            processes=self.processes,
+            limit_s=self.limit_s,
+            progress=lambda done: progress(what, done, len(paths)),
         )
 
 
@@ -223,7 +230,7 @@ class _Measuring:
         for number, draw in enumerate(self.draws):
             self.progress(what, number, len(self.draws))
             for trial in (draw.closed_set, draw.open_set):
-                own, others = rates.search(trial, self.extracted.templates, self.persons, self.recipe.card, self.fusion)
+                own, others = rates.search(trial, self.extracted.templates, self.persons, self.fusion)
                 if trial is draw.closed_set:
                     closed.append(own)
                 else:
@@ -235,9 +242,7 @@ class _Measuring:
     def _verified(self) -> Verification:
         what = f"comparing pairs, {self.name}"
         self.progress(what, 0, 1)
-        pairs = rates.verify_pairs(
-            self.extracted.templates, self.persons, self.recipe.card, highest_far=max(FARS.values())
-        )
+        pairs = rates.verify_pairs(self.extracted.templates, self.persons, highest_far=max(FARS.values()))
         self.progress(what, 1, 1)
         return pairs
 

@@ -1,35 +1,30 @@
 """Extract the templates of many photos with the code that enrols and searches, on all cores.
 
-A process of its own for each core, because part of the work holds Python's lock; each opens the pack once. Templates
-stay in memory and are never written.
+In the processes in which a worker extracts, one a core. Templates stay in memory and are never written.
 """
 
 from __future__ import annotations
 
 import hashlib
-import multiprocessing
 import os
-import signal
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-import cv2
 import numpy as np
 
-from connectors.face_extractor import FaceExtractor
+from connectors.extraction_processes import ExtractionProcesses
 from connectors.image_decoder import DecodeLimits
 from infra import assets
 from processors.evaluation import Templates
 from processors.quality_rules import Use, judge_by_policy
 from processors.refusals import Refusal
-from schemas.errors import TransientError, UsageError
+from schemas.errors import DomainFault, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from infra.settings import Settings
     from processors.extraction import ExtractedFace
@@ -38,8 +33,9 @@ if TYPE_CHECKING:
 
 UNREADABLE = "UNREADABLE"
 """A file that the disk does not give; beside the codes of `processors/refusals.py`."""
-_PHOTOS_A_TASK = 4
 _LIMITS = DecodeLimits()
+_THREADS_A_PROCESS = 2
+"""While one photo is extracted, the next one is read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,14 +75,12 @@ def find_recipe(wanted: str | None, settings: Settings) -> Recipe:
     """
     if wanted is None and settings.model_card is not None:
         wanted = str(settings.model_card)
-    shipped = {path.stem: path for path in sorted(assets.DEFAULT_CARD.parent.glob("*.toml"))}
-    path = assets.DEFAULT_CARD if wanted is None else shipped.get(wanted)
-    if path is None:
-        path = Path(wanted or "")
-        if not path.is_file():
-            known = ", ".join(shipped)
-            raise UsageError(f"There is no recipe {wanted!r}: name one of {known}, or the file of a model card.")
-    name = wanted or path.stem
+    shipped = assets.recipe_names()
+    name = wanted or shipped[0]
+    path = assets.DEFAULT_CARD.with_name(f"{name}.toml") if name in shipped else Path(name)
+    if not path.is_file():
+        known = ", ".join(shipped)
+        raise UsageError(f"There is no recipe {name!r}: name one of {known}, or the file of a model card.")
     card = assets.load_card(path)
     fetched = {part.sha256 for each in shipped for part in _models_of(assets.recipe_card(each))}
     of_fetched = {part.sha256 for part in _models_of(card)} <= fetched
@@ -102,45 +96,31 @@ def _models_of(card: ModelCard) -> tuple[DetectorCard, RecogniserCard]:
 
 
 def extract_photos(
-    recipe: Recipe, paths: Sequence[Path], policy: Policy, *, processes: int, progress: Callable[[int], None]
+    recipe: Recipe,
+    paths: Sequence[Path],
+    policy: Policy,
+    *,
+    processes: int,
+    limit_s: float,
+    progress: Callable[[int], None],
 ) -> Extracted:
     """Extract every photo and see what the policy would make of it; `progress` is told how many are done.
 
     Raises:
         IntegrityError, ContractError: the pack is not the card's.
-        TransientError: a process was killed, as happens where memory runs out.
     """
-    FaceExtractor(recipe.card, recipe.pack_dir)  # what is wrong with the pack is said here, and not by a broken pool
     found: list[_Found] = []
-    pool = ProcessPoolExecutor(
-        min(processes, len(paths)),
-        mp_context=multiprocessing.get_context("spawn"),
-        initializer=_open,
-        initargs=(recipe.card, recipe.pack_dir),
-    )
-    try:
-        with _children_ignore_interrupts():
-            extractions = pool.map(_extract, paths, chunksize=_PHOTOS_A_TASK)
-        for one in extractions:
-            found.append(one)
-            progress(len(found))
-    except BrokenProcessPool:
-        raise TransientError(
-            f"A process ended near {paths[len(found)]}: free memory, or take that photo out, and run again."
-        ) from None
-    finally:
-        pool.shutdown(cancel_futures=True)
+    processes = min(processes, len(paths))
+    pack = ExtractionProcesses(recipe.card, recipe.pack_dir, processes=processes, limit_s=limit_s)
+    with closing(pack) as faces, ThreadPoolExecutor(_THREADS_A_PROCESS * processes) as threads:
+        waiting = [threads.submit(_extract, faces, path) for path in paths]
+        try:
+            for one in waiting:
+                found.append(one.result())
+                progress(len(found))
+        finally:
+            threads.shutdown(cancel_futures=True)
     return _joined(found, recipe.card.recogniser.dimension, policy)
-
-
-@contextmanager
-def _children_ignore_interrupts() -> Iterator[None]:
-    """Leave Ctrl-C to this process: what it starts meanwhile ignores it from the first moment."""
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def under_policy(extracted: Extracted) -> Extracted:
@@ -165,7 +145,7 @@ def _joined(found: Sequence[_Found], dimension: int, policy: Policy) -> Extracte
             failures[row] = face
             continue
         values[row] = face.template
-        qualities[row] = capture_quality(face)
+        qualities[row] = face.quality
         for rules in (policy.enrolment_quality, policy.probe_quality):
             judged = judge_by_policy(face, rules, policy.version)
             if isinstance(judged, Refusal):
@@ -179,32 +159,18 @@ def _joined(found: Sequence[_Found], dimension: int, policy: Policy) -> Extracte
     )
 
 
-def capture_quality(face: ExtractedFace) -> float:
-    """Return the quality with which a capture is enrolled (`processors/enrolment.py`)."""
-    return face.measurements["unified_quality"] / 100.0
-
-
-_extractor: FaceExtractor | None = None
-
-
-def _open(card: ModelCard, pack_dir: Path) -> None:
-    """Begin a process, on one core."""
-    global _extractor  # noqa: PLW0603 - a process of a pool has no other place to keep what it opened
-    cv2.setNumThreads(1)
-    _extractor = FaceExtractor(card, pack_dir)
-
-
-def _extract(path: Path) -> _Found:
-    if _extractor is None:
-        raise RuntimeError("the process was not begun")
+def _extract(faces: ExtractionProcesses, path: Path) -> _Found:
     try:
         with path.open("rb") as file:
             photo = file.read(_LIMITS.max_bytes + 1)
     except OSError:
         return _Found(b"", UNREADABLE)
-    extraction = _extractor.extract(photo)
-    face = str(extraction.code) if isinstance(extraction, Refusal) else extraction
-    return _Found(hashlib.sha256(photo).digest(), face)
+    digest = hashlib.sha256(photo).digest()
+    try:
+        extraction = faces.extract(photo)
+    except DomainFault as fault:  # It ended its process, or did what nobody foresaw: no template, as in production.
+        return _Found(digest, fault.code)
+    return _Found(digest, str(extraction.code) if isinstance(extraction, Refusal) else extraction)
 
 
 def cores() -> int:

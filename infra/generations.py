@@ -162,7 +162,7 @@ def rebuilding(settings: Settings) -> Iterator[Rebuild]:
     config = wiring.kafka_config(settings)
     folder = DataFolder(settings.data).worker("rebuild")
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with closing(RecordSender(config)) as sender, wiring.next_extraction_processes(settings) as extractor:
+    with closing(RecordSender(config)) as sender, closing(wiring.next_extraction_processes(settings)) as extractor:
 
         def send(topic: str, record: TemplatesEnrolled | TemplatesWithdrawn) -> None:
             key = key_of(record)

@@ -175,7 +175,7 @@ def enrol(
                 EnrolledCapture(
                     capture_id=capture.capture_id,
                     template=template_to_bytes(extraction.template),
-                    quality=extraction.measurements["unified_quality"] / 100.0,
+                    quality=extraction.quality,
                 ),
             )
     outcomes = tuple(_outcome(capture, extractions.get(capture.capture_id), policy) for capture in booking.captures)

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from processors.model_card import ModelCard
     from processors.scoring import Fusion
     from processors.trials import Trial
 
@@ -130,15 +129,13 @@ class Interval:
     high: float
 
 
-def search(
-    trial: Trial, templates: Templates, persons: Rows, card: ModelCard, fusion: Fusion
-) -> tuple[MatedSearches, NonMatedSearches]:
+def search(trial: Trial, templates: Templates, persons: Rows, fusion: Fusion) -> tuple[MatedSearches, NonMatedSearches]:
     """Search a trial's gallery with each of its probes; `persons` is the person's number for each photo `(n,)`."""
     captures, there = templates.values[trial.enrolled], templates.enrollable[trial.enrolled]
     gallery, usable = joined_captures(captures, there, templates.qualities[trial.enrolled], fusion)
 
     def scored(probes: Rows) -> Floats:
-        found = person_scores(templates.values[probes], gallery, usable, card)
+        found = person_scores(templates.values[probes], gallery, usable)
         return np.round(found, SCORE_DECIMALS)
 
     scores, ranks = np.full(len(trial.mated), -np.inf), np.zeros(len(trial.mated), dtype=np.int64)
@@ -323,7 +320,7 @@ def paired_difference(values: Floats, baseline: Floats) -> Interval | None:
     return Interval(low=float(np.quantile(differences, _TAIL)), high=float(np.quantile(differences, 1.0 - _TAIL)))
 
 
-def verify_pairs(templates: Templates, persons: Rows, card: ModelCard, *, highest_far: float) -> Verification:
+def verify_pairs(templates: Templates, persons: Rows, *, highest_far: float) -> Verification:
     """Compare every photo with every later one; the earlier of the two is the probe."""
     rows = np.flatnonzero(templates.usable)
     values, person, quality = templates.values[rows], persons[rows], templates.qualities[rows]
@@ -336,7 +333,7 @@ def verify_pairs(templates: Templates, persons: Rows, card: ModelCard, *, highes
     lesser: list[Floats] = []
     highest = np.empty(0)
     for block in _blocks(np.arange(len(rows))):
-        scores = score_matrix(values[block], values[block[0] :], card)
+        scores = score_matrix(values[block], values[block[0] :])
         later = np.arange(block[0], len(rows))[np.newaxis] > block[:, np.newaxis]
         same = person[block][:, np.newaxis] == person[np.newaxis, block[0] :]
         first, second = np.nonzero(later & same)

@@ -30,6 +30,11 @@ class ExtractedFace:
     measurements: Mapping[str, float]
     box_px: tuple[float, float, float, float]
 
+    @property
+    def quality(self) -> float:
+        """How good the capture is, 0 to 1, higher is better; what it is enrolled with and weighs in a fusion."""
+        return self.measurements["unified_quality"] / 100.0
+
 
 Extraction = ExtractedFace | Refusal
 

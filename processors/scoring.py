@@ -17,8 +17,6 @@ from processors.templates import to_template
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from processors.model_card import ModelCard
-
     Scores = NDArray[np.float64]
 
 
@@ -33,13 +31,12 @@ class Fusion(StrEnum):
     """One template: the mean weighted by the quality of each capture (`processors/fusion.py`)."""
 
 
-def score_matrix(probes: NDArray[np.float32], enrolled: NDArray[np.float32], card: ModelCard) -> Scores:
+def score_matrix(probes: NDArray[np.float32], enrolled: NDArray[np.float32]) -> Scores:
     """Return `(p, m)` float64 scores of `(p, d)` probes with `(m, d)` enrolled templates, higher is more alike.
 
     They are cosines. Products of half-precision numbers and their sums are exact in double precision, so they do not
     depend on the order in which a machine adds.
     """
-    del card  # cosine needs no statistics
     one, other = probes.astype(np.float64), enrolled.astype(np.float64)
     lengths = np.sqrt(np.einsum("ij,ij->i", one, one))[:, np.newaxis] * np.sqrt(np.einsum("ij,ij->i", other, other))
     cosines: Scores = (one @ other.T) / lengths
@@ -50,7 +47,6 @@ def person_scores(
     probes: NDArray[np.float32],
     captures: NDArray[np.float32],
     usable: NDArray[np.bool_],
-    card: ModelCard,
 ) -> Scores:
     """Return `(p, g)` scores of `(p, d)` probes with g persons by the best of n captures each.
 
@@ -61,7 +57,7 @@ def person_scores(
     flat = usable.reshape(-1)
     scores = np.full((len(probes), persons * each), -np.inf)
     if flat.any():
-        scores[:, flat] = score_matrix(probes, captures.reshape(-1, dimension)[flat], card)
+        scores[:, flat] = score_matrix(probes, captures.reshape(-1, dimension)[flat])
     best: Scores = scores.reshape(len(probes), persons, each).max(axis=2)
     return best
 

@@ -43,3 +43,11 @@ class IntegrityError(LeadstreamError):
 
 class UsageError(LeadstreamError):
     """The caller asked for something that cannot be done as asked."""
+
+
+def place_of(error: BaseException) -> str:
+    """Return where an exception was raised, without its text."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return f"{trace.tb_frame.f_code.co_qualname}:{trace.tb_lineno}" if trace else "an unknown place"

@@ -15,7 +15,7 @@ import structlog
 from processors.dead_letters import past_of
 from processors.refusals import RefusalCode
 from schemas.codec import encode
-from schemas.errors import ContractError, DomainFault, IntegrityError, LeadstreamError, TransientError
+from schemas.errors import ContractError, DomainFault, IntegrityError, LeadstreamError, TransientError, place_of
 from schemas.events import DeadLetter, Header, OriginalRecord
 from schemas.positions import derived_id
 from streams.ports import NO_TELEMETRY
@@ -196,11 +196,3 @@ class Guard:
 def safe_text_of(error: BaseException) -> str:
     """Return what an exception says, if it is one of ours; of any other only its kind and place (G10)."""
     return str(error) if isinstance(error, LeadstreamError) else f"{type(error).__name__} at {place_of(error)}"
-
-
-def place_of(error: BaseException) -> str:
-    """Return where an exception was raised, without its text."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    return f"{trace.tb_frame.f_code.co_qualname}:{trace.tb_lineno}" if trace else "an unknown place"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import pickle
+import signal
 import struct
 import sys
 import threading
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from processors.refusals import Refusal
 
 ABORTS, NEVER_RETURNS, WAITS_FOR_EVER, RAISES = b"aborts", b"never returns", b"waits for ever", b"raises"
+SHAKES_OFF_THE_CLOCK = b"shakes off the clock"
 TAKES_OVER = b"takes over and runs: "
 """And then the path of a file: what a process that an image has taken over might want of the worker is to make it."""
 
@@ -37,7 +39,9 @@ def decode_or_harm(data: bytes, limits: DecodeLimits, *, enough_px: int | None) 
         os.abort()
     if data == NEVER_RETURNS:
         hashlib.pbkdf2_hmac("sha256", b"native", b"code", 2**31 - 1)
-    if data == WAITS_FOR_EVER:
+    if data == SHAKES_OFF_THE_CLOCK:
+        signal.signal(signal.SIGALRM, signal.SIG_IGN)
+    if data in (WAITS_FOR_EVER, SHAKES_OFF_THE_CLOCK):
         threading.Event().wait()
     if data.startswith(TAKES_OVER):
         harmful = pickle.dumps(_RunsWhereItIsRead(data.removeprefix(TAKES_OVER).decode()))

@@ -81,6 +81,7 @@ def evaluate(
             fusions=fusion or [_CONSOLIDATIONS[policy.consolidation]],
             replicates=resamples,
             processes=cores(),
+            limit_s=settings.extraction_limit_s,
             policy=policy,
             policy_applies=apply_policy,
         ).run(progress)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,7 +38,7 @@ def test_a_template_is_the_same_as_in_this_process_byte_for_byte(
 ) -> None:
     """G7."""
     with (
-        ExtractionProcesses(assets.card, assets.pack_dir, processes=2, limit_s=60.0) as processes,
+        closing(ExtractionProcesses(assets.card, assets.pack_dir, processes=2, limit_s=60.0)) as processes,
         ThreadPoolExecutor(4) as threads,
     ):
         found = dict(zip(photos, threads.map(processes.extract, photos.values()), strict=True))
@@ -62,7 +63,7 @@ def test_an_image_that_harms_its_process_is_set_aside_or_refused_and_the_others_
 ) -> None:
     """G12: native code that aborts is poison; that never returns, too much work; neither is tried for ever."""
     with (
-        ExtractionProcesses(assets.card, assets.pack_dir, processes=2, limit_s=LIMIT_S) as processes,
+        closing(ExtractionProcesses(assets.card, assets.pack_dir, processes=2, limit_s=LIMIT_S)) as processes,
         ThreadPoolExecutor(4) as threads,
     ):
         before = set(processes.process_ids)
@@ -85,10 +86,25 @@ def test_an_image_that_harms_its_process_is_set_aside_or_refused_and_the_others_
 @pytest.mark.usefixtures("hostile")
 def test_an_image_that_only_waits_is_ended_by_the_clock(assets: Assets) -> None:
     one = {"processes": 1, "limit_s": 60.0, "clock_limit_s": 1.0}
-    with ExtractionProcesses(assets.card, assets.pack_dir, **one) as processes:
+    with closing(ExtractionProcesses(assets.card, assets.pack_dir, **one)) as processes:
         with pytest.raises(DomainFault, match="2 processes ended") as fault:
             processes.extract(hostile_child.WAITS_FOR_EVER)
         assert fault.value.code == "POISON"
+
+
+@pytest.mark.usefixtures("hostile")
+def test_an_image_that_shakes_the_clock_off_is_ended_from_outside(
+    assets: Assets, photos: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(extraction_processes, "_STOP_LIMIT_S", 0.5)
+    one = {"processes": 1, "limit_s": 60.0, "clock_limit_s": 1.0}
+    with (
+        closing(ExtractionProcesses(assets.card, assets.pack_dir, **one)) as processes,
+        pytest.raises(DomainFault, match="2 processes ended"),
+    ):
+        processes.extract(hostile_child.SHAKES_OFF_THE_CLOCK)
+    with closing(ExtractionProcesses(assets.card, assets.pack_dir, processes=1, limit_s=60.0)) as processes:
+        assert isinstance(processes.extract(photos["A1"]), ExtractedFace)
 
 
 @pytest.mark.usefixtures("hostile")
@@ -96,7 +112,7 @@ def test_an_image_that_takes_its_process_over_does_not_get_into_the_worker(
     assets: Assets, photos: dict[str, bytes], tmp_path: Path
 ) -> None:
     made = tmp_path / "made by the worker"
-    with ExtractionProcesses(assets.card, assets.pack_dir, processes=1, limit_s=60.0) as processes:
+    with closing(ExtractionProcesses(assets.card, assets.pack_dir, processes=1, limit_s=60.0)) as processes:
         with pytest.raises(DomainFault, match="2 processes ended"):
             processes.extract(hostile_child.TAKES_OVER + str(made).encode())
         assert not made.exists()
@@ -106,7 +122,7 @@ def test_an_image_that_takes_its_process_over_does_not_get_into_the_worker(
 @pytest.mark.usefixtures("hostile")
 def test_an_exception_that_nobody_foresaw_is_told_without_its_text(assets: Assets, photos: dict[str, bytes]) -> None:
     """G10: its text may quote the image."""
-    with ExtractionProcesses(assets.card, assets.pack_dir, processes=1, limit_s=60.0) as processes:
+    with closing(ExtractionProcesses(assets.card, assets.pack_dir, processes=1, limit_s=60.0)) as processes:
         with pytest.raises(DomainFault, match=r"^ArithmeticError at decode_or_harm:\d+\.$") as fault:
             processes.extract(hostile_child.RAISES)
         assert fault.value.code == "UNEXPECTED"

@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from infra import assets
 from processors import evaluation as rates
 from processors.evaluation import Interval, MatedSearches, NonMatedSearches, Templates
 from processors.scoring import Fusion
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-CARD = assets.load_card(assets.DEFAULT_CARD)
 NEVER = -math.inf
 GRID = st.integers(-10, 100).map(lambda number: number / 100)
 MATED = st.lists(st.tuples(GRID, st.integers(1, 60), st.integers(0, 5)), min_size=1, max_size=40)
@@ -198,7 +196,7 @@ def test_searches_by_hand() -> None:
     trial = Trial(
         enrolled=np.array([[0], [2]]), mated=np.array([1, 3, 5]), mates=np.array([0, 1, 0]), non_mated=np.array([4])
     )
-    mated, non_mated = rates.search(trial, _templates(vectors, without=[5]), persons, CARD, Fusion.BEST)
+    mated, non_mated = rates.search(trial, _templates(vectors, without=[5]), persons, Fusion.BEST)
     assert mated.scores == pytest.approx([0.8, 0.0, NEVER], abs=1e-3)
     assert mated.ranks.tolist() == [1, 2, 0]  # the second is no more like b than a: equal scores count against the mate
     assert mated.persons.tolist() == [0, 1, 0]
@@ -212,7 +210,7 @@ def test_who_could_not_be_enrolled_is_missed_and_is_nobodys_candidate() -> None:
         enrolled=np.array([[0], [2]]), mated=np.array([1, 3]), mates=np.array([0, 1]), non_mated=np.array([4])
     )
     persons = np.array([0, 0, 1, 1, 2])
-    mated, non_mated = rates.search(trial, _templates(vectors, without=[0]), persons, CARD, Fusion.BEST)
+    mated, non_mated = rates.search(trial, _templates(vectors, without=[0]), persons, Fusion.BEST)
     assert mated.ranks.tolist() == [0, 1]
     assert mated.scores[0] == NEVER
     assert non_mated.scores.tolist() == [0.0]
@@ -226,7 +224,7 @@ def test_a_photo_that_is_too_poor_to_be_enrolled_may_still_be_searched_with() ->
     ranks = []
     for enrolled, probe in ((0, 1), (1, 0)):
         trial = Trial(enrolled=np.array([[enrolled]]), mated=np.array([probe]), mates=np.array([0]), non_mated=nobody)
-        ranks.append(rates.search(trial, poor, persons, CARD, Fusion.BEST)[0].ranks.tolist())
+        ranks.append(rates.search(trial, poor, persons, Fusion.BEST)[0].ranks.tolist())
     assert ranks == [[1], [0]]
 
 
@@ -242,7 +240,7 @@ def test_the_order_in_which_persons_stand_changes_no_rate() -> None:
         templates = _of(values[order], usable[order])
         names, persons = number_persons([person for person, _ in chosen])
         draws = draw_trials([p for p, _ in chosen], [n for _, n in chosen], enrol=2, count=3, seed=1)
-        found = [rates.search(draw.open_set, templates, persons, CARD, Fusion.BEST) for draw in draws]
+        found = [rates.search(draw.open_set, templates, persons, Fusion.BEST) for draw in draws]
         mated, non_mated = rates.pool_mated([own for own, _ in found]), rates.pool_non_mated([o for _, o in found])
         weights = rates.person_weights(len(names), replicates=30, seed=2)
         return [
@@ -315,7 +313,7 @@ def test_against_no_error_at_all_a_ratio_is_without_bound() -> None:
 
 def test_pairs_by_hand() -> None:
     vectors = [[1, 0, 0], [0.8, 0.6, 0], [0, 1, 0], [0, 0, 1], [0, 0, 1]]
-    pairs = rates.verify_pairs(_templates(vectors, without=[4]), np.array([0, 0, 1, 1, 1]), CARD, highest_far=0.5)
+    pairs = rates.verify_pairs(_templates(vectors, without=[4]), np.array([0, 0, 1, 1, 1]), highest_far=0.5)
     assert pairs.mated_pairs.tolist() == [1, 3]
     assert pairs.non_mated_pairs == 6
     assert pairs.mated_scores == pytest.approx([0.8, 0.0], abs=1e-3)
@@ -340,7 +338,7 @@ def test_pairs_compared_in_blocks_are_those_of_all_at_once(seed: int, far: float
     same = persons[first] == persons[second]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(rates, "_BLOCK", 7)
-        pairs = rates.verify_pairs(templates, persons, CARD, highest_far=far)
+        pairs = rates.verify_pairs(templates, persons, highest_far=far)
     assert np.sort(pairs.mated_scores) == pytest.approx(np.sort(scores[first, second][same]))
     others = np.sort(scores[first, second][~same])[::-1]
     assert pairs.non_mated_pairs == len(others)

@@ -8,14 +8,12 @@ import numpy as np
 import pytest
 
 from connectors.gallery_search import exact_scores
-from infra import assets
 from processors.scoring import Fusion, joined_captures, person_scores, score_matrix
 from processors.templates import to_template
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-CARD = assets.load_card(assets.DEFAULT_CARD)
 AXES = np.eye(4, dtype=np.float32)
 
 
@@ -25,7 +23,7 @@ def _templates(count: int, seed: int) -> NDArray[np.float32]:
 
 def test_scores_are_those_of_a_search_bit_for_bit_g7() -> None:
     probes, enrolled = _templates(5, 1), _templates(40, 2)
-    found = score_matrix(probes, enrolled, CARD)
+    found = score_matrix(probes, enrolled)
     for probe, row in zip(probes, found, strict=True):
         assert row == pytest.approx(exact_scores(probe, enrolled.astype(np.float16)), abs=1e-15)
 
@@ -38,7 +36,7 @@ def _scored(
     qualities: NDArray[np.float64] | None = None,
 ) -> NDArray[np.float64]:
     even = np.ones(usable.shape) if qualities is None else qualities
-    return person_scores(probes, *joined_captures(captures, usable, even, fusion), CARD)
+    return person_scores(probes, *joined_captures(captures, usable, even, fusion))
 
 
 def test_the_best_capture_speaks_for_a_person() -> None:
@@ -68,7 +66,7 @@ def test_a_capture_of_high_quality_counts_for_more_and_only_when_fused() -> None
 def test_of_one_capture_every_way_makes_the_same(fusion: Fusion) -> None:
     probes, captures = _templates(3, 3), _templates(6, 4)[:, np.newaxis]
     found = _scored(probes, captures, np.ones((6, 1), dtype=np.bool_), fusion)
-    assert found == pytest.approx(score_matrix(probes, captures[:, 0], CARD), abs=1e-3)
+    assert found == pytest.approx(score_matrix(probes, captures[:, 0]), abs=1e-3)
 
 
 @pytest.mark.parametrize("fusion", list(Fusion))
