@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import TimeElapsedColumn
 
 from infra import assets, bench_extract, bench_population, logs
 from infra.bench_extract import ExtractBench
@@ -17,14 +16,12 @@ from infra.bench_recovery import RecoveryBench
 from infra.bench_search import SearchBench, rows_for_people
 from infra.brokers import Kind
 from infra.brokers.apache import kafka_version
-from infra.commands.common import Json, err, out, print_json, table
+from infra.commands.common import Json, out, print_json, progress_bars, table
 from infra.settings import load_settings
 from schemas.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from infra.bench_search import Report, Tell
+    from infra.bench_search import Report
     from processors.model_card import StatisticsCard
 
 bench = typer.Typer(help="Measure a part of the system on this machine.", no_args_is_help=True)
@@ -56,7 +53,7 @@ def search(
 ) -> None:
     """Search in a gallery of persons who do not exist: time, recall, memory, and adding meanwhile."""
     card, population = _card_and_population(statistics, dimension)
-    with _progress() as progress:
+    with progress_bars(TimeElapsedColumn()) as progress:
         report = SearchBench(
             population=population,
             card=card,
@@ -102,7 +99,7 @@ def extract(
     files = [photo.path for photo in fetched.photos] if photos is None else bench_extract.photos_in(photos)
     read = [path.read_bytes() for path in files]
     wanted = _size(size) if size is not None else _SAMPLE_SIZE if photos is None else None
-    with _progress() as progress:
+    with progress_bars(TimeElapsedColumn()) as progress:
         report = ExtractBench(
             photos=bench_extract.cut_photos(read, wanted, fetched.pack_dir),
             recipes=cards,
@@ -133,7 +130,7 @@ def recovery(
     """Snapshot, restart from it, and replay from Kafka beside a bare consumer, with persons who do not exist."""
     logs.configure("warning", "bench")
     card, population = _card_and_population(statistics, dimension)
-    with _progress() as progress:
+    with progress_bars(TimeElapsedColumn()) as progress:
         report = RecoveryBench(
             population=population,
             card=card,
@@ -161,7 +158,7 @@ def pipeline(
 ) -> None:
     """Booking events to template events beside the bare models, probes under load, hostile images, memory."""
     logs.configure("warning", "bench")
-    with _progress() as progress:
+    with progress_bars(TimeElapsedColumn()) as progress:
         report = PipelineBench(
             settings=load_settings(),
             broker=broker,
@@ -189,21 +186,6 @@ def _card_and_population(
     if statistics is None:
         return card, bench_population.of_card(card, dimension)
     return card, bench_population.of_file(statistics, dimension)
-
-
-@contextmanager
-def _progress() -> Iterator[Tell]:
-    """Show what is being done, on standard error."""
-    columns = (TextColumn("  {task.description}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=err, transient=True) as bars:
-        tasks = {}
-
-        def progress(what: str, done: int, total: int) -> None:
-            if what not in tasks:
-                tasks[what] = bars.add_task(what, total=total)
-            bars.update(tasks[what], completed=done, total=total)
-
-        yield progress
 
 
 def _show(report: Report, name: str, *, as_json: bool) -> None:

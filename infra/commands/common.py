@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
 from connectors.publishing import SignedPublisher
@@ -19,7 +20,9 @@ from infra.settings import PREFIX
 from schemas.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from rich.progress import ProgressColumn
 
     from infra.data_folder import DataFolder
     from infra.settings import Settings
@@ -40,6 +43,23 @@ err = Console(stderr=True)
 def say(text: str) -> None:
     """Tell the person at the terminal what is going on, on standard error."""
     err.print(text, markup=False, highlight=False)
+
+
+@contextmanager
+def progress_bars(*columns: ProgressColumn) -> Iterator[Callable[[str, int, int], None]]:
+    """Show on standard error what is being done and how far it is; yield what is told that.
+
+    `columns` stand behind each bar. What is yielded takes what is being done, how much of it is done, and of how much.
+    """
+    with Progress(TextColumn("  {task.description}"), BarColumn(), *columns, console=err, transient=True) as bars:
+        tasks = {}
+
+        def progress(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = bars.add_task(what, total=total)
+            bars.update(tasks[what], completed=done, total=total)
+
+        yield progress
 
 
 def print_json(document: Any) -> None:

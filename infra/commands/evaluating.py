@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import MofNCompleteColumn, ProgressColumn, TimeRemainingColumn
 from rich.text import Text
 
 from infra import wiring
-from infra.commands.common import Data, Json, err, out, print_json, say, table
+from infra.commands.common import Data, Json, out, print_json, progress_bars, say, table
 from infra.evaluation import Evaluation
 from infra.evaluation_tables import listings
 from infra.extracting import cores, find_recipe
@@ -21,11 +20,7 @@ from processors.scoring import Fusion
 from schemas.events import Consolidation
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from rich.progress import Task
-
-    from infra.evaluation import Tell
 
 _CONSOLIDATIONS = {Consolidation.BEST_CAPTURE: Fusion.BEST, Consolidation.FUSED_CAPTURES: Fusion.FUSED}
 
@@ -71,7 +66,7 @@ def evaluate(
         say(warning)
     policy = wiring.policy(settings)
     recipes = [find_recipe(wanted, settings) for wanted in recipe or (None,)]
-    with _progress() as progress:
+    with progress_bars(MofNCompleteColumn(), _Rate(), TimeRemainingColumn()) as progress:
         outcome = Evaluation(
             labelled=labelled,
             recipes=recipes,
@@ -105,18 +100,3 @@ class _Rate(ProgressColumn):
     def render(self, task: Task) -> Text:
         speed = task.finished_speed or task.speed
         return Text("" if speed is None else f"{speed:.1f}/s")
-
-
-@contextmanager
-def _progress() -> Iterator[Tell]:
-    """Show what is being done, how fast, and how long it will take, on standard error."""
-    columns = (TextColumn("  {task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
-    with Progress(*columns, console=err, transient=True) as bars:
-        tasks = {}
-
-        def progress(what: str, done: int, total: int) -> None:
-            if what not in tasks:
-                tasks[what] = bars.add_task(what, total=total)
-            bars.update(tasks[what], completed=done, total=total)
-
-        yield progress
