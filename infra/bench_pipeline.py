@@ -274,7 +274,7 @@ class _Bureau:
                 user_id=_USER, display_name=_USER, ori=_AGENCY, roles=(Role.SUBMITTER,), public_key=person.public_key
             )
             acts.grant(user_id=_USER, reason="measurement")
-            for course in policy.courses:
+            for course in policy.users.courses:
                 acts.record_training(
                     user_id=_USER,
                     course=course,
@@ -286,7 +286,7 @@ class _Bureau:
                 )
         with SignedPublisher(self.config, person) as publisher:
             acts = AccessAdministration(publisher, f"user:{_USER}")
-            for agreement, version in policy.agreements.items():
+            for agreement, version in policy.users.agreements.items():
                 acts.record_agreement(
                     user_id=_USER, agreement=agreement, agreement_version=version, document_sha256="0" * 64
                 )

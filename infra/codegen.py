@@ -36,6 +36,8 @@ SUBJECTS = {
     "gallery": "What is searchable.",
     "probe": "Searches and their outcomes.",
     "access": "Who may do what.",
+    "review": "One-to-one comparisons, and the leads that come of them.",
+    "notice": "What receivers of a record or a lead have to be told.",
     "dead_letter": "What could not be processed.",
 }
 

@@ -288,7 +288,7 @@ class Demo:
         jail = SigningKey.create(self._folder.publisher_key(JAIL))
         people = {user: SigningKey.create(self._folder.user_key(user)) for user in (EXAMINER, UNTRAINED)}
         at = wiring.now()
-        agreements = wiring.policy(self._settings).agreements
+        agreements = wiring.policy(self._settings).users.agreements
         with SignedPublisher(self._config, administrator) as publisher:
             acts = AccessAdministration(publisher, f"user:{ROOT_ADMINISTRATOR}")
             acts.register_agency(ori=AGENCY, name="Demonstration agency")
@@ -307,7 +307,7 @@ class Demo:
                     public_key=key.public_key,
                 )
                 acts.grant(user_id=user, reason="demonstration")
-            for course in wiring.policy(self._settings).courses:
+            for course in wiring.policy(self._settings).users.courses:
                 acts.record_training(
                     user_id=EXAMINER,
                     course=course,

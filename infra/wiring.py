@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -26,7 +25,7 @@ from infra.data_folder import DataFolder
 from infra.extracting import find_recipe
 from processors.access import Directory
 from processors.model_card import model_digest, published_threshold
-from processors.policy import parse_policy
+from processors.policy import read_policy
 from processors.quantiser import codebook_for
 from processors.score_meaning import expected_non_mates
 from schemas.codec import decode_for
@@ -101,8 +100,8 @@ def policy(settings: Settings) -> Policy:
     """
     source: Path | Traversable = settings.policy or files("infra").joinpath("policy", "default.toml")
     try:
-        return parse_policy(tomllib.loads(source.read_text(encoding="utf-8")))
-    except (OSError, tomllib.TOMLDecodeError, ContractError) as error:
+        return read_policy(source.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, ContractError) as error:
         raise UsageError(f"Policy {source}: {error}") from None
 
 
@@ -182,7 +181,7 @@ def generation(settings: Settings, faces: ExtractionProcesses, topic: str) -> Ge
             model_digest=model_digest(faces.card),
             codebook=codebook_for(dimension=dimension, statistics=faces.card.statistics),
             threads=settings.search_threads,
-            fuse_captures=policy(settings).consolidation is Consolidation.FUSED_CAPTURES,
+            fuse_captures=policy(settings).probes.consolidation is Consolidation.FUSED_CAPTURES,
         ),
         extractor=faces,
         dimension=dimension,

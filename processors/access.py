@@ -11,8 +11,10 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from hashlib import sha256
 from typing import TYPE_CHECKING
 
+from processors.policy import read_policy
 from processors.refusals import Refusal, RefusalCode
 from schemas import signing
 from schemas.errors import ContractError
@@ -24,13 +26,22 @@ from schemas.events import (
     AgencyRegistered,
     AgreementAccepted,
     BookingRecorded,
+    CandidateReviewed,
+    CorrectiveActionClosed,
+    CorrectiveActionOpened,
     GenerationActivated,
     GenerationRemoved,
+    ImageViewed,
     LoggedOn,
+    NoticeAcknowledged,
     PolicyActivated,
     ProbeSubmitted,
     PublisherRegistered,
+    QualityOverrideGranted,
     RecordOrderReceived,
+    RetentionRunRequested,
+    ReviewConcluded,
+    ReviewReversed,
     TrainingCompleted,
     UserRegistered,
 )
@@ -42,6 +53,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from uuid import UUID
 
+    from processors.policy import Policy
     from schemas.events import Event
     from schemas.records import LogRecord
 
@@ -59,10 +71,33 @@ BY_ADMINISTRATORS = (
     PolicyActivated,
     GenerationActivated,
     GenerationRemoved,
+    CorrectiveActionOpened,
+    CorrectiveActionClosed,
+    RetentionRunRequested,
 )
-ABOUT_A_USER = (TrainingCompleted, AccessGranted, AccessRestricted, AccessRevoked)
+ABOUT_A_USER = (
+    TrainingCompleted,
+    AccessGranted,
+    AccessRestricted,
+    AccessRevoked,
+    CorrectiveActionOpened,
+    CorrectiveActionClosed,
+)
+BY_A_USER = (
+    ProbeSubmitted,
+    LoggedOn,
+    AgreementAccepted,
+    AccessDenied,
+    ImageViewed,
+    CandidateReviewed,
+    ReviewConcluded,
+    ReviewReversed,
+    NoticeAcknowledged,
+)
+"""Said by a person with the own key, or by a publisher who speaks for that person."""
 OF_AN_AGENCY = (AgencyRegistered, PublisherRegistered, UserRegistered)
 OF_A_GENERATION = (GenerationActivated, GenerationRemoved)
+FOR_EVERYBODY = (*OF_A_GENERATION, PolicyActivated)
 CHANGING = (*BY_ADMINISTRATORS, AgreementAccepted)
 """What the directory folds; the others are only said."""
 
@@ -137,6 +172,14 @@ def _not_allowed(message: str) -> Refusal:
     return Refusal(code=RefusalCode.NOT_ALLOWED, message=message)
 
 
+def _refusal_of_identity(record: LogRecord, event: Event, signer: Signer) -> Refusal | None:
+    if record.key != key_of(event):
+        return _not_allowed("The Kafka key is not the key of this event; keys decide order.")
+    if event.actor != identity(signer):
+        return _not_allowed(f"The event says it was caused by another than its signer {identity(signer)}.")
+    return None
+
+
 class Directory:
     """The registry as of the last applied access event.
 
@@ -157,6 +200,8 @@ class Directory:
         self.publishers: dict[str, Publisher] = {}
         self.active_generation: tuple[str, str] | None = None
         """(model digest, topic) of the gallery generation that was activated last; None while the first one is."""
+        self._policies: list[tuple[datetime, Policy]] = []
+        """(effective from, policy), in the order in which they were activated."""
         self.removed_generations: set[str] = set()
         """Topics of generations whose templates are to be erased, or are."""
         self._owner_of_key: dict[str, str] = {signing.key_id(root_public_key): identity(root)}
@@ -191,15 +236,15 @@ class Directory:
         return signer if isinstance(signer, Refusal) else self._refusal_of_event(record, event, signer)
 
     def _refusal_of_event(self, record: LogRecord, event: Event, signer: Signer) -> Refusal | None:
-        if record.key != key_of(event):
-            return _not_allowed("The Kafka key is not the key of this event; keys decide order.")
-        if event.actor != identity(signer):
-            return _not_allowed(f"The event says it was caused by another than its signer {identity(signer)}.")
+        if (refusal := _refusal_of_identity(record, event, signer)) is not None:
+            return refusal
         if isinstance(event, BY_ADMINISTRATORS):
             return self._refusal_of_administration(event, signer)
         if isinstance(event, (BookingRecorded, RecordOrderReceived)):
             return self._refusal_of_publication(event, signer, event.ori)
-        if isinstance(event, (ProbeSubmitted, LoggedOn, AgreementAccepted, AccessDenied)):
+        if isinstance(event, QualityOverrideGranted):
+            return self._refusal_of_override(event, signer)
+        if isinstance(event, BY_A_USER):
             return self._refusal_of_speaking_for(event, signer)
         return _not_allowed(f"Nobody outside may publish {type(event).__name__}.")
 
@@ -218,6 +263,14 @@ class Directory:
             self._fold(event)
             self._applied.add(said)
         return refusal
+
+    def policy_at(self, at: datetime) -> Policy | None:
+        """Return the activated policy that holds at an instant, or None while none does.
+
+        It is the one that took effect last; of two that take effect at the same instant, the one activated later.
+        """
+        in_effect = [(since, number) for number, (since, _) in enumerate(self._policies) if since <= at]
+        return self._policies[max(in_effect)[1]][1] if in_effect else None
 
     def _refusal_of_generation(self, event: GenerationActivated | GenerationRemoved) -> Refusal | None:
         active_topic = self.active_generation[1] if self.active_generation else GALLERY
@@ -257,9 +310,25 @@ class Directory:
             return _not_allowed(f"{identity(signer)} may not publish for agency {ori}.")
         return None
 
+    @staticmethod
+    def _refusal_of_override(event: QualityOverrideGranted, signer: Signer) -> Refusal | None:
+        if not isinstance(signer, User) or signer.user_id != event.user_id or Role.SUPERVISOR not in signer.roles:
+            return _not_allowed("A quality override must be signed by the supervisor who grants it.")
+        if signer.standing is not Standing.GRANTED:
+            return _not_allowed("The supervisor's access is not granted.")
+        return None if event.ori == signer.ori else _not_allowed("A supervisor grants overrides for the own agency.")
+
     def _refusal_of_speaking_for(
         self,
-        event: ProbeSubmitted | LoggedOn | AgreementAccepted | AccessDenied,
+        event: ProbeSubmitted
+        | LoggedOn
+        | AgreementAccepted
+        | AccessDenied
+        | ImageViewed
+        | CandidateReviewed
+        | ReviewConcluded
+        | ReviewReversed
+        | NoticeAcknowledged,
         signer: Signer,
     ) -> Refusal | None:
         if isinstance(signer, User):
@@ -323,14 +392,26 @@ class Directory:
                 # A repeated delivery must not grow the list without end.
                 lambda user: replace(user, trainings=tuple(dict.fromkeys((*user.trainings, training)))),
             )
-        elif isinstance(event, OF_A_GENERATION):
-            self._fold_generation(event)
+        elif isinstance(event, FOR_EVERYBODY):
+            self._fold_for_everybody(event)
         elif isinstance(event, AgreementAccepted):
             accepted = (event.agreement, event.agreement_version)
             self._change(event.user_id, lambda user: replace(user, agreements=user.agreements | {accepted}))
 
-    def _fold_generation(self, event: GenerationActivated | GenerationRemoved) -> None:
-        if isinstance(event, GenerationRemoved):
+    def _fold_policy(self, event: PolicyActivated) -> None:
+        if event.document is None:
+            return  # An announcement of version 1 of the record; the operator's file goes on.
+        if sha256(event.document.encode()).hexdigest() != event.policy_sha256:
+            raise ContractError("The policy file is not the one whose SHA-256 the activation names.")
+        policy = read_policy(event.document)
+        if policy.version != event.policy_version:
+            raise ContractError(f"The policy file is version {policy.version}, not {event.policy_version}.")
+        self._policies.append((event.effective_from, policy))
+
+    def _fold_for_everybody(self, event: GenerationActivated | GenerationRemoved | PolicyActivated) -> None:
+        if isinstance(event, PolicyActivated):
+            self._fold_policy(event)
+        elif isinstance(event, GenerationRemoved):
             self.removed_generations.add(event.gallery_topic)
         else:
             self.active_generation = (event.model_digest, event.gallery_topic)

@@ -60,7 +60,7 @@ def captures_to_extract(booking: BookingRecorded, policy: Policy) -> tuple[Captu
         for capture in booking.captures
         if capture.kind is CaptureKind.FACE
         and capture.pose is Pose.FRONTAL
-        and capture.source in policy.enrolment_sources
+        and capture.source in policy.enrolment.sources
     )
 
 
@@ -303,7 +303,7 @@ def _answer(
 
 
 def _outcome(capture: Capture, extraction: Extraction | None, policy: Policy) -> CaptureOutcome:
-    if extraction is None and capture.kind is CaptureKind.FACE and capture.source not in policy.enrolment_sources:
+    if extraction is None and capture.kind is CaptureKind.FACE and capture.source not in policy.enrolment.sources:
         extraction = Refusal(
             code=RefusalCode.NOT_A_BOOKING_CAPTURE,
             message="Only photos taken at booking are enrolled.",

@@ -93,5 +93,7 @@ class Refusal:
     code: RefusalCode
     message: str
     """In words, for the sender: what is wrong and what to do; never biometric data."""
+    rule: str = ""
+    """The rule of docs/policy.md by which it was not done; empty where no rule of the policy is the reason."""
     measurements: Mapping[str, float] = field(default_factory=lambda: NO_MEASUREMENTS)
     """Quality measurements by name, units in the names, where quality is the reason."""

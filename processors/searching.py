@@ -84,6 +84,7 @@ def refuse(
         gallery_watermark=tuple(under.gallery_watermark),
         access_watermark=tuple(under.access_watermark),
         measurements=refusal.measurements,
+        rule=refusal.rule,
     )
 
 

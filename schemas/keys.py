@@ -12,15 +12,24 @@ from schemas.events import (
     BookingProcessed,
     BookingRecorded,
     CandidateListIssued,
+    CandidateReviewed,
     DeadLetter,
     DeadLetterReplayed,
     GenerationActivated,
     GenerationRemoved,
+    ImageViewed,
+    LeadIssued,
+    LeadWithdrawn,
     PolicyActivated,
     ProbeRefused,
     ProbeSubmitted,
     PublisherRegistered,
     RecordOrderReceived,
+    RetainedDataDestroyed,
+    ReviewAnswered,
+    ReviewCompleted,
+    ReviewConcluded,
+    ReviewReversed,
     TemplatesEnrolled,
     TemplatesWithdrawn,
 )
@@ -34,7 +43,20 @@ if TYPE_CHECKING:
     from schemas.events import Event
 
 _OF_A_BOOKING = (BookingRecorded, RecordOrderReceived, BookingProcessed, TemplatesEnrolled, TemplatesWithdrawn)
-_OF_A_PROBE = (ProbeSubmitted, CandidateListIssued, ProbeRefused)
+_OF_A_PROBE = (
+    ProbeSubmitted,
+    CandidateListIssued,
+    ProbeRefused,
+    ImageViewed,
+    CandidateReviewed,
+    ReviewConcluded,
+    ReviewReversed,
+    ReviewAnswered,
+    ReviewCompleted,
+    LeadIssued,
+    LeadWithdrawn,
+    RetainedDataDestroyed,
+)
 
 
 def booking_key(ori: str, booking_number: str) -> str:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, cast
 import structlog
 
 from processors import enrolment, searching
-from processors.policy import refusal_of_late_audit, refusal_of_search
 from processors.quality_rules import judge_by_policy
 from processors.refusals import Refusal, RefusalCode
+from processors.search_rules import refusal_of_late_audit, refusal_of_search
 from schemas.codec import decode_for
 from schemas.errors import ContractError, TransientError
 from schemas.events import CandidateListIssued, ProbeRefused
@@ -98,7 +98,7 @@ class Probes:
             return self._refuse(request, record, behind)
         # Asked before who asks is judged, because it may wait: nothing may change between that and the watermark.
         policy = self._context.policy
-        is_audited = await self._context.is_audited_within(policy.maximum_audit_lag_s)
+        is_audited = await self._context.is_audited_within(policy.audit.maximum_lag_s)
         refusal = self._context.replica.directory.refusal_of(record, request) or refusal_of_search(
             request,
             self._context.replica.directory,

@@ -15,7 +15,22 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from connectors.signing_keys import SigningKey
 from processors.access import ROOT_ADMINISTRATOR, Directory
-from processors.policy import Policy
+from processors.policy import (
+    AgencyRules,
+    AuditRules,
+    CourseRule,
+    EnrolmentRules,
+    NoticeRules,
+    OrderRules,
+    Policy,
+    ProbeRules,
+    ProhibitedSource,
+    ReasonRule,
+    RetentionRules,
+    ReviewRules,
+    StatuteRule,
+    UserRules,
+)
 from processors.quality_rules import QualityRules, Use
 from schemas.codec import encode, topic_of
 from schemas.events import (
@@ -29,11 +44,13 @@ from schemas.events import (
     Consolidation,
     LoggedOn,
     Logon,
+    OrderEffect,
     OrderKind,
     Pose,
     ProbeSubmitted,
     PublisherRegistered,
     RecordOrderReceived,
+    ReviewConclusion,
     TrainingCompleted,
     UserRegistered,
 )
@@ -56,19 +73,58 @@ _NAMESPACE = UUID("9d1a7f6e-52e0-4b56-8d0b-5a3d4f1c2b10")
 
 POLICY = Policy(
     version="2026.1",
-    roles=frozenset({"SUBMITTER", "EXAMINER"}),
-    courses=frozenset({"FACE-101"}),
-    agreements={"BUREAU_POLICY": "2026.1"},
-    reasons=frozenset({"FELONY_INVESTIGATION"}),
-    legal_bases=frozenset({"CRIMINAL_INVESTIGATION"}),
-    sources=frozenset({"WITNESS_PHOTO"}),
-    prohibited_sources={"SURVEILLANCE_VIDEO": "The system is not connected to surveillance."},
-    enrolment_sources=frozenset({"BOOKING_CAPTURE"}),
-    minimum_reason_text_characters=10,
-    minimum_candidates=2,
-    maximum_candidates=50,
-    consolidation=Consolidation.BEST_CAPTURE,
-    maximum_audit_lag_s=60,
+    users=UserRules(
+        roles=frozenset({"SUBMITTER", "EXAMINER"}),
+        courses={"FACE-101": CourseRule(versions=frozenset({"1"}), maximum_days=1000)},
+        agreements={"BUREAU_POLICY": "2026.1"},
+    ),
+    agencies={"DEFAULT": AgencyRules(case_number=".*")},
+    probes=ProbeRules(
+        reasons={
+            "FELONY_INVESTIGATION": ReasonRule(
+                legal_bases=frozenset({"CRIMINAL_INVESTIGATION"}), minimum_text_characters=10
+            )
+        },
+        empty_reason_words=frozenset({"test"}),
+        sources=frozenset({"WITNESS_PHOTO"}),
+        prohibited_sources={
+            "SURVEILLANCE_VIDEO": ProhibitedSource(
+                message="The system is not connected to surveillance.", authority="bureau policy"
+            )
+        },
+        collection_bases=frozenset({"CONSENT"}),
+        edit_operations=frozenset({"CROP", ""}),
+        prohibited_edit_operations={"FACE_REPLACEMENT": "Parts of a face were taken from another image."},
+        minimum_candidates=2,
+        maximum_candidates=50,
+        default_candidates=20,
+        consolidation=Consolidation.BEST_CAPTURE,
+    ),
+    enrolment=EnrolmentRules(
+        sources=frozenset({"BOOKING_CAPTURE"}), bulk_load_sources=frozenset({"LEGACY_BOOKING_CAPTURE"})
+    ),
+    audit=AuditRules(maximum_lag_s=60),
+    orders=OrderRules(
+        maximum_lag_s=60,
+        statutes={
+            "CA PC 851.91": StatuteRule(
+                orders=frozenset({OrderKind.SEAL, OrderKind.UNSEAL}),
+                effects=frozenset({OrderEffect.LIFT_AND_RE_ENROL}),
+            )
+        },
+    ),
+    reviews=ReviewRules(
+        roles=frozenset({"EXAMINER"}),
+        examiners=2,
+        shows_scores=False,
+        shuffles=True,
+        sheet_hours=8,
+        features=("EYES", "NOSE", "EARS"),
+        supports=frozenset({ReviewConclusion.STRONG_SUPPORT, ReviewConclusion.SUPPORT}),
+        corroboration_reminder="Establish by other evidence that the person was involved.",
+    ),
+    notices=NoticeRules(acknowledge_within_hours=24, remind_every_hours=24, maximum_reminders=10),
+    retention=RetentionRules(probe_image_days=365, review_sheet_days=30),
     enrolment_quality=QualityRules(use=Use.ENROLMENT, minimum={"unified_quality": 20.0}, maximum={}),
     probe_quality=QualityRules(use=Use.PROBE, minimum={"unified_quality": 5.0}, maximum={}),
 )

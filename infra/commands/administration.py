@@ -174,7 +174,7 @@ def accept(
     data: Data = None,
 ) -> None:
     """Accept agreements, as the user."""
-    wanted = wiring.policy(load_settings(data)).agreements
+    wanted = wiring.policy(load_settings(data)).users.agreements
     if agreement is not None:
         wanted = {agreement: version or wanted.get(agreement, "1")}
     with acting(data, user_id) as (administration, _):

@@ -73,7 +73,7 @@ def evaluate(
             enrol=enrol,
             draws=draws,
             seed=seed,
-            fusions=fusion or [_CONSOLIDATIONS[policy.consolidation]],
+            fusions=fusion or [_CONSOLIDATIONS[policy.probes.consolidation]],
             replicates=resamples,
             processes=cores(),
             limit_s=settings.extraction_limit_s,

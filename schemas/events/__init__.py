@@ -12,11 +12,17 @@ from schemas.events.access import (
     AccessRevoked,
     AgencyRegistered,
     AgreementAccepted,
+    CorrectiveActionClosed,
+    CorrectiveActionOpened,
+    CorrectiveEffect,
+    CorrectiveOutcome,
     GenerationActivated,
     GenerationRemoved,
     LoggedOn,
     PolicyActivated,
     PublisherRegistered,
+    QualityOverrideGranted,
+    RetentionRunRequested,
     TrainingCompleted,
     UserRegistered,
 )
@@ -24,16 +30,19 @@ from schemas.events.booking import (
     BookingOutcome,
     BookingProcessed,
     BookingRecorded,
+    BulkLoadProvenance,
     Capture,
     CaptureDisposition,
     CaptureKind,
     CaptureOutcome,
+    OrderEffect,
     OrderKind,
     Pose,
     RecordOrderReceived,
 )
 from schemas.events.dead_letter import DeadLetter, DeadLetterReplayed, Header, OriginalRecord
 from schemas.events.gallery import EnrolledCapture, TemplatesEnrolled, TemplatesWithdrawn, WithdrawalCause
+from schemas.events.notice import LeadWithdrawnNotice, NoticeAcknowledged, NoticeReminder, SealedRecordNotice
 from schemas.events.probe import (
     Candidate,
     CandidateListIssued,
@@ -42,6 +51,23 @@ from schemas.events.probe import (
     Logon,
     ProbeRefused,
     ProbeSubmitted,
+)
+from schemas.events.review import (
+    CandidateResult,
+    CandidateReviewed,
+    FeatureComparison,
+    FeatureFinding,
+    ImageViewed,
+    LeadIssued,
+    LeadWithdrawalCause,
+    LeadWithdrawn,
+    RetainedDataDestroyed,
+    ReviewAnswered,
+    ReviewCompleted,
+    ReviewConcluded,
+    ReviewConclusion,
+    ReviewResult,
+    ReviewReversed,
 )
 
 Event = (
@@ -54,16 +80,33 @@ Event = (
     | BookingProcessed
     | BookingRecorded
     | CandidateListIssued
+    | CandidateReviewed
+    | CorrectiveActionClosed
+    | CorrectiveActionOpened
     | DeadLetter
     | DeadLetterReplayed
     | GenerationActivated
     | GenerationRemoved
+    | ImageViewed
+    | LeadIssued
+    | LeadWithdrawn
+    | LeadWithdrawnNotice
     | LoggedOn
+    | NoticeAcknowledged
+    | NoticeReminder
     | PolicyActivated
     | ProbeRefused
     | ProbeSubmitted
     | PublisherRegistered
+    | QualityOverrideGranted
     | RecordOrderReceived
+    | RetainedDataDestroyed
+    | RetentionRunRequested
+    | ReviewAnswered
+    | ReviewCompleted
+    | ReviewConcluded
+    | ReviewReversed
+    | SealedRecordNotice
     | TemplatesEnrolled
     | TemplatesWithdrawn
     | TrainingCompleted
@@ -86,17 +129,34 @@ RECORDS: dict[str, type[Record]] = {
         BookingProcessed,
         BookingRecorded,
         CandidateListIssued,
+        CandidateReviewed,
+        CorrectiveActionClosed,
+        CorrectiveActionOpened,
         DeadLetter,
         DeadLetterReplayed,
         GenerationActivated,
         GenerationRemoved,
+        ImageViewed,
+        LeadIssued,
+        LeadWithdrawn,
+        LeadWithdrawnNotice,
         LoggedOn,
+        NoticeAcknowledged,
+        NoticeReminder,
         OriginalRecord,
         PolicyActivated,
         ProbeRefused,
         ProbeSubmitted,
         PublisherRegistered,
+        QualityOverrideGranted,
         RecordOrderReceived,
+        RetainedDataDestroyed,
+        RetentionRunRequested,
+        ReviewAnswered,
+        ReviewCompleted,
+        ReviewConcluded,
+        ReviewReversed,
+        SealedRecordNotice,
         TemplatesEnrolled,
         TemplatesWithdrawn,
         TrainingCompleted,
@@ -118,22 +178,39 @@ __all__ = [
     "BookingOutcome",
     "BookingProcessed",
     "BookingRecorded",
+    "BulkLoadProvenance",
     "Candidate",
     "CandidateListIssued",
+    "CandidateResult",
+    "CandidateReviewed",
     "Capture",
     "CaptureDisposition",
     "CaptureKind",
     "CaptureOutcome",
     "Consolidation",
+    "CorrectiveActionClosed",
+    "CorrectiveActionOpened",
+    "CorrectiveEffect",
+    "CorrectiveOutcome",
     "DeadLetter",
     "DeadLetterReplayed",
     "EnrolledCapture",
+    "FeatureComparison",
+    "FeatureFinding",
     "GenerationActivated",
     "GenerationRemoved",
     "Header",
     "ImageEdit",
+    "ImageViewed",
+    "LeadIssued",
+    "LeadWithdrawalCause",
+    "LeadWithdrawn",
+    "LeadWithdrawnNotice",
     "LoggedOn",
     "Logon",
+    "NoticeAcknowledged",
+    "NoticeReminder",
+    "OrderEffect",
     "OrderKind",
     "OriginalRecord",
     "PolicyActivated",
@@ -141,7 +218,17 @@ __all__ = [
     "ProbeRefused",
     "ProbeSubmitted",
     "PublisherRegistered",
+    "QualityOverrideGranted",
     "RecordOrderReceived",
+    "RetainedDataDestroyed",
+    "RetentionRunRequested",
+    "ReviewAnswered",
+    "ReviewCompleted",
+    "ReviewConcluded",
+    "ReviewConclusion",
+    "ReviewResult",
+    "ReviewReversed",
+    "SealedRecordNotice",
     "TemplatesEnrolled",
     "TemplatesWithdrawn",
     "TrainingCompleted",

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from enum import StrEnum
 from typing import Any, ClassVar, Self
 from uuid import UUID
 
@@ -264,6 +265,128 @@ class AgreementAccepted:
         )
 
 
+class CorrectiveOutcome(StrEnum):
+    """What was found."""
+
+    SUSTAINED = "SUSTAINED"
+    NOT_SUSTAINED = "NOT_SUSTAINED"
+    WITHDRAWN = "WITHDRAWN"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CorrectiveActionClosed:
+    """A corrective case has its outcome."""
+
+    AVRO_NAME: ClassVar[str] = "leadstream.access.CorrectiveActionClosed"
+
+    event_id: UUID
+    """Identity of this event; derived from its cause where there is one, so that a replay gives the same id."""
+    occurred_at: datetime
+    """When it happened, UTC, microseconds since the epoch, by the clock of whoever says it."""
+    actor: str
+    """Who caused it: `user:<user id>`, `publisher:<publisher id>` or `system:<role>`. An administrator."""
+    user_id: str
+    """Whom it concerned."""
+    corrective_case_id: UUID
+    """Identity of the case."""
+    outcome: CorrectiveOutcome
+    """What was found."""
+    findings: str
+    """What was found, in words."""
+    restores_access: bool
+    """Whether the access that the opening took away is granted again."""
+
+    def to_record(self) -> dict[str, Any]:
+        """Return the mapping that the Avro writer takes."""
+        return {
+            "event_id": self.event_id,
+            "occurred_at": utc(self.occurred_at),
+            "actor": self.actor,
+            "user_id": self.user_id,
+            "corrective_case_id": self.corrective_case_id,
+            "outcome": self.outcome.value,
+            "findings": self.findings,
+            "restores_access": self.restores_access,
+        }
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> Self:
+        """Return the value of a mapping that the Avro reader gave."""
+        return cls(
+            event_id=record["event_id"],
+            occurred_at=record["occurred_at"],
+            actor=record["actor"],
+            user_id=record["user_id"],
+            corrective_case_id=record["corrective_case_id"],
+            outcome=CorrectiveOutcome(record["outcome"]),
+            findings=record["findings"],
+            restores_access=record["restores_access"],
+        )
+
+
+class CorrectiveEffect(StrEnum):
+    """What happens to the user's access at once."""
+
+    NONE = "NONE"
+    RESTRICT = "RESTRICT"
+    REVOKE = "REVOKE"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CorrectiveActionOpened:
+    """A violation by a user is looked into; its effect on the user's access is immediate."""
+
+    AVRO_NAME: ClassVar[str] = "leadstream.access.CorrectiveActionOpened"
+
+    event_id: UUID
+    """Identity of this event; derived from its cause where there is one, so that a replay gives the same id."""
+    occurred_at: datetime
+    """When it happened, UTC, microseconds since the epoch, by the clock of whoever says it."""
+    actor: str
+    """Who caused it: `user:<user id>`, `publisher:<publisher id>` or `system:<role>`. An administrator."""
+    user_id: str
+    """Whom it concerns."""
+    corrective_case_id: UUID
+    """Identity of the case."""
+    section: str
+    """The section of the law, policy or agreement that applies."""
+    facts: str
+    """What happened, in words."""
+    effect: CorrectiveEffect
+    """What happens to the user's access at once."""
+    probe_id: UUID | None = None
+    """The search that it is about, if it is about one."""
+
+    def to_record(self) -> dict[str, Any]:
+        """Return the mapping that the Avro writer takes."""
+        return {
+            "event_id": self.event_id,
+            "occurred_at": utc(self.occurred_at),
+            "actor": self.actor,
+            "user_id": self.user_id,
+            "corrective_case_id": self.corrective_case_id,
+            "section": self.section,
+            "facts": self.facts,
+            "effect": self.effect.value,
+            "probe_id": self.probe_id,
+        }
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> Self:
+        """Return the value of a mapping that the Avro reader gave."""
+        return cls(
+            event_id=record["event_id"],
+            occurred_at=record["occurred_at"],
+            actor=record["actor"],
+            user_id=record["user_id"],
+            corrective_case_id=record["corrective_case_id"],
+            section=record["section"],
+            facts=record["facts"],
+            effect=CorrectiveEffect(record["effect"]),
+            probe_id=record["probe_id"],
+        )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GenerationActivated:
     """Searches use this gallery generation from here on."""
@@ -403,6 +526,8 @@ class PolicyActivated:
     """SHA-256 of the policy file, 64 lower-case hexadecimal digits."""
     effective_from: datetime
     """First instant at which it counts, UTC, microseconds."""
+    document: str | None = None
+    """The policy file itself, TOML, at most 256 KiB; its SHA-256 is policy_sha256. Null in records of version 1, which only announce a version."""
 
     def to_record(self) -> dict[str, Any]:
         """Return the mapping that the Avro writer takes."""
@@ -413,6 +538,7 @@ class PolicyActivated:
             "policy_version": self.policy_version,
             "policy_sha256": self.policy_sha256,
             "effective_from": utc(self.effective_from),
+            "document": self.document,
         }
 
     @classmethod
@@ -425,6 +551,7 @@ class PolicyActivated:
             policy_version=record["policy_version"],
             policy_sha256=record["policy_sha256"],
             effective_from=record["effective_from"],
+            document=record["document"],
         )
 
 
@@ -472,6 +599,100 @@ class PublisherRegistered:
             ori=record["ori"],
             public_key=record["public_key"],
             may_publish=tuple(record["may_publish"]),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QualityOverrideGranted:
+    """A supervisor lets one image be searched in one case although the policy finds its quality too poor."""
+
+    AVRO_NAME: ClassVar[str] = "leadstream.access.QualityOverrideGranted"
+
+    event_id: UUID
+    """Identity of this event; derived from its cause where there is one, so that a replay gives the same id."""
+    occurred_at: datetime
+    """When it happened, UTC, microseconds since the epoch, by the clock of whoever says it."""
+    actor: str
+    """Who caused it: `user:<user id>`, `publisher:<publisher id>` or `system:<role>`. A supervisor of the agency."""
+    user_id: str
+    """The supervisor; never the one who searches."""
+    ori: str
+    """ORI of the agency."""
+    case_number: str
+    """The case that it is for."""
+    image_sha256: str
+    """SHA-256 of the image that is searched, 64 lower-case hexadecimal digits."""
+    reason: str
+    """Why, in words."""
+    expires_at: datetime
+    """First instant at which it no longer counts, UTC, microseconds."""
+
+    def to_record(self) -> dict[str, Any]:
+        """Return the mapping that the Avro writer takes."""
+        return {
+            "event_id": self.event_id,
+            "occurred_at": utc(self.occurred_at),
+            "actor": self.actor,
+            "user_id": self.user_id,
+            "ori": self.ori,
+            "case_number": self.case_number,
+            "image_sha256": self.image_sha256,
+            "reason": self.reason,
+            "expires_at": utc(self.expires_at),
+        }
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> Self:
+        """Return the value of a mapping that the Avro reader gave."""
+        return cls(
+            event_id=record["event_id"],
+            occurred_at=record["occurred_at"],
+            actor=record["actor"],
+            user_id=record["user_id"],
+            ori=record["ori"],
+            case_number=record["case_number"],
+            image_sha256=record["image_sha256"],
+            reason=record["reason"],
+            expires_at=record["expires_at"],
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetentionRunRequested:
+    """What is due is to be deleted now and not at the next scheduled time."""
+
+    AVRO_NAME: ClassVar[str] = "leadstream.access.RetentionRunRequested"
+
+    event_id: UUID
+    """Identity of this event; derived from its cause where there is one, so that a replay gives the same id."""
+    occurred_at: datetime
+    """When it happened, UTC, microseconds since the epoch, by the clock of whoever says it."""
+    actor: str
+    """Who caused it: `user:<user id>`, `publisher:<publisher id>` or `system:<role>`. An administrator."""
+    user_id: str
+    """The administrator."""
+    due_by: datetime
+    """Only what is due at this instant, UTC, microseconds; never later than now."""
+
+    def to_record(self) -> dict[str, Any]:
+        """Return the mapping that the Avro writer takes."""
+        return {
+            "event_id": self.event_id,
+            "occurred_at": utc(self.occurred_at),
+            "actor": self.actor,
+            "user_id": self.user_id,
+            "due_by": utc(self.due_by),
+        }
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> Self:
+        """Return the value of a mapping that the Avro reader gave."""
+        return cls(
+            event_id=record["event_id"],
+            occurred_at=record["occurred_at"],
+            actor=record["actor"],
+            user_id=record["user_id"],
+            due_by=record["due_by"],
         )
 
 

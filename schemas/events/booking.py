@@ -104,6 +104,12 @@ class BookingProcessed:
     """Digest of the model pack and recipe that made the templates."""
     synthetic: bool = False
     """True for made-up data (demonstration, load tests); no real person stands behind it."""
+    effect: str | None = None
+    """The OrderEffect that an obeyed order was given; null for a booking."""
+    rule: str = ""
+    """The rule of docs/policy.md by which it was refused; empty where no rule of the policy did."""
+    policy_version: str = ""
+    """The policy in force at the decision; empty in records of version 1."""
 
     def to_record(self) -> dict[str, Any]:
         """Return the mapping that the Avro writer takes."""
@@ -121,6 +127,9 @@ class BookingProcessed:
             "captures": [item.to_record() for item in self.captures],
             "model_digest": self.model_digest,
             "synthetic": self.synthetic,
+            "effect": self.effect,
+            "rule": self.rule,
+            "policy_version": self.policy_version,
         }
 
     @classmethod
@@ -140,6 +149,9 @@ class BookingProcessed:
             captures=tuple(CaptureOutcome.from_record(item) for item in record["captures"]),
             model_digest=record["model_digest"],
             synthetic=record["synthetic"],
+            effect=record["effect"],
+            rule=record["rule"],
+            policy_version=record["policy_version"],
         )
 
 
@@ -216,6 +228,39 @@ class Capture:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BulkLoadProvenance:
+    """Where the bookings of a bulk load come from; signed with the event."""
+
+    load_id: UUID
+    """Identity of the load; the same for all its bookings."""
+    origin: str
+    """System or archive that the photos come from."""
+    stated_by: str
+    """Who answers for the statement."""
+    statement: str
+    """How the photos came to be, in words."""
+
+    def to_record(self) -> dict[str, Any]:
+        """Return the mapping that the Avro writer takes."""
+        return {
+            "load_id": self.load_id,
+            "origin": self.origin,
+            "stated_by": self.stated_by,
+            "statement": self.statement,
+        }
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> Self:
+        """Return the value of a mapping that the Avro reader gave."""
+        return cls(
+            load_id=record["load_id"],
+            origin=record["origin"],
+            stated_by=record["stated_by"],
+            statement=record["statement"],
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BookingRecorded:
     """The whole state of one booking as its agency knows it, with all captures; a correction is a new BookingRecorded."""
 
@@ -239,6 +284,8 @@ class BookingRecorded:
     """All captures of the booking; an empty list is allowed and withdraws what was enrolled before."""
     synthetic: bool = False
     """True for made-up data (demonstration, load tests); no real person stands behind it."""
+    provenance: BulkLoadProvenance | None = None
+    """Required where a capture comes from a bulk load of older bookings; null for a booking made now."""
 
     def to_record(self) -> dict[str, Any]:
         """Return the mapping that the Avro writer takes."""
@@ -252,6 +299,7 @@ class BookingRecorded:
             "booked_at": utc(self.booked_at),
             "captures": [item.to_record() for item in self.captures],
             "synthetic": self.synthetic,
+            "provenance": None if self.provenance is None else self.provenance.to_record(),
         }
 
     @classmethod
@@ -267,6 +315,7 @@ class BookingRecorded:
             booked_at=record["booked_at"],
             captures=tuple(Capture.from_record(item) for item in record["captures"]),
             synthetic=record["synthetic"],
+            provenance=None if record["provenance"] is None else BulkLoadProvenance.from_record(record["provenance"]),
         )
 
 
@@ -276,6 +325,15 @@ class OrderKind(StrEnum):
     SEAL = "SEAL"
     EXPUNGE = "EXPUNGE"
     UNSEAL = "UNSEAL"
+
+
+class OrderEffect(StrEnum):
+    """What an order does to the record beyond its kind; the first of each pair protects the person more."""
+
+    WITHDRAW_AND_MASK = "WITHDRAW_AND_MASK"
+    WITHDRAW = "WITHDRAW"
+    LIFT = "LIFT"
+    LIFT_AND_RE_ENROL = "LIFT_AND_RE_ENROL"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -304,6 +362,8 @@ class RecordOrderReceived:
     """The court's number of the order."""
     ordered_at: datetime
     """Date of the order, UTC, microseconds."""
+    effect: OrderEffect | None = None
+    """What the court ordered done; null is the more protective effect of the kind of order. One that protects less holds only where the policy lets the statute have it."""
 
     def to_record(self) -> dict[str, Any]:
         """Return the mapping that the Avro writer takes."""
@@ -318,6 +378,7 @@ class RecordOrderReceived:
             "court": self.court,
             "order_number": self.order_number,
             "ordered_at": utc(self.ordered_at),
+            "effect": None if self.effect is None else self.effect.value,
         }
 
     @classmethod
@@ -334,4 +395,5 @@ class RecordOrderReceived:
             court=record["court"],
             order_number=record["order_number"],
             ordered_at=record["ordered_at"],
+            effect=None if record["effect"] is None else OrderEffect(record["effect"]),
         )

@@ -141,6 +141,8 @@ class TemplatesWithdrawn:
     """The booking event it comes from; the highest source offset wins."""
     source_said_at: datetime
     """The latest time at which a publisher said something that counted for this booking, UTC, microseconds; what was said earlier and comes again, such as an old unseal with its valid signature, is stale."""
+    booking_offset: int | None = None
+    """Offset, in the topic and partition of `source`, of the BookingRecorded that was enrolled before the order; an unseal whose effect allows it enrols that one again."""
 
     def to_record(self) -> dict[str, Any]:
         """Return the mapping that the Avro writer takes."""
@@ -154,6 +156,7 @@ class TemplatesWithdrawn:
             "order_event_id": self.order_event_id,
             "source": self.source.to_record(),
             "source_said_at": utc(self.source_said_at),
+            "booking_offset": self.booking_offset,
         }
 
     @classmethod
@@ -169,4 +172,5 @@ class TemplatesWithdrawn:
             order_event_id=record["order_event_id"],
             source=SourcePosition.from_record(record["source"]),
             source_said_at=record["source_said_at"],
+            booking_offset=record["booking_offset"],
         )

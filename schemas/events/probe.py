@@ -123,6 +123,8 @@ class CandidateListIssued:
     """The fixed notice that every view of the list must show."""
     consolidation: Consolidation = Consolidation.BEST_CAPTURE
     """What the scores are of: the best capture of each person, or all captures of the person together, weighted by their quality."""
+    quality_override: UUID | None = None
+    """event_id of the QualityOverrideGranted by which a supervisor let this image be searched although the policy finds it too poor."""
 
     def to_record(self) -> dict[str, Any]:
         """Return the mapping that the Avro writer takes."""
@@ -149,6 +151,7 @@ class CandidateListIssued:
             "measurements": dict(self.measurements),
             "lead_notice": self.lead_notice,
             "consolidation": self.consolidation.value,
+            "quality_override": self.quality_override,
         }
 
     @classmethod
@@ -177,6 +180,7 @@ class CandidateListIssued:
             measurements=MappingProxyType(record["measurements"]),
             lead_notice=record["lead_notice"],
             consolidation=Consolidation(record["consolidation"]),
+            quality_override=record["quality_override"],
         )
 
 
@@ -216,6 +220,8 @@ class ProbeRefused:
     """Next access offset to apply, by partition, when it was decided."""
     measurements: Mapping[str, float]
     """Quality measurements of the probe by name where quality is the reason; docs/quality.md lists them."""
+    rule: str = ""
+    """The rule of docs/policy.md by which it was refused; empty where no rule of the policy did."""
 
     def to_record(self) -> dict[str, Any]:
         """Return the mapping that the Avro writer takes."""
@@ -235,6 +241,7 @@ class ProbeRefused:
             "gallery_watermark": list(self.gallery_watermark),
             "access_watermark": list(self.access_watermark),
             "measurements": dict(self.measurements),
+            "rule": self.rule,
         }
 
     @classmethod
@@ -256,6 +263,7 @@ class ProbeRefused:
             gallery_watermark=tuple(record["gallery_watermark"]),
             access_watermark=tuple(record["access_watermark"]),
             measurements=MappingProxyType(record["measurements"]),
+            rule=record["rule"],
         )
 
 
@@ -275,6 +283,8 @@ class ImageEdit:
     """SHA-256 before the step."""
     after_sha256: str
     """SHA-256 after the step."""
+    operation: str = ""
+    """What kind of change, from the policy's list, e.g. CROP or ROTATE; empty in records of version 1."""
 
     def to_record(self) -> dict[str, Any]:
         """Return the mapping that the Avro writer takes."""
@@ -285,6 +295,7 @@ class ImageEdit:
             "description": self.description,
             "before_sha256": self.before_sha256,
             "after_sha256": self.after_sha256,
+            "operation": self.operation,
         }
 
     @classmethod
@@ -297,6 +308,7 @@ class ImageEdit:
             description=record["description"],
             before_sha256=record["before_sha256"],
             after_sha256=record["after_sha256"],
+            operation=record["operation"],
         )
 
 
@@ -369,6 +381,8 @@ class ProbeSubmitted:
     """Length of the list asked for, 2 to 50."""
     logon: Logon | None = None
     """Required when a publisher signs for the user; absent when the user's own key signs."""
+    collection_basis: str | None = None
+    """On what basis the original was collected, from the policy's list, e.g. SEARCH_WARRANT or CONSENT."""
 
     def to_record(self) -> dict[str, Any]:
         """Return the mapping that the Avro writer takes."""
@@ -392,6 +406,7 @@ class ProbeSubmitted:
             "edits": [item.to_record() for item in self.edits],
             "requested_candidates": self.requested_candidates,
             "logon": None if self.logon is None else self.logon.to_record(),
+            "collection_basis": self.collection_basis,
         }
 
     @classmethod
@@ -417,4 +432,5 @@ class ProbeSubmitted:
             edits=tuple(ImageEdit.from_record(item) for item in record["edits"]),
             requested_candidates=record["requested_candidates"],
             logon=None if record["logon"] is None else Logon.from_record(record["logon"]),
+            collection_basis=record["collection_basis"],
         )

@@ -915,12 +915,12 @@ def test_a_replica_that_is_behind_answers_nothing_from_an_old_state(bench: Bench
 
 
 def test_while_the_audit_trail_is_behind_no_search_is_made_and_bookings_go_on(bench: Bench) -> None:
-    bench.audited_within_s = POLICY.maximum_audit_lag_s + 1.0
+    bench.audited_within_s = POLICY.audit.maximum_lag_s + 1.0
     assert answer_of(bench.book("B-1", bench.capture(0, "a"))).outcome is BookingOutcome.ENROLLED
     assert bench.refused(bench.request(0, "late")) == "AUDIT_BEHIND"
     assert bench.refused(bench.request(0, "nobody", user_id="nobody", actor="user:nobody")) != "AUDIT_BEHIND"
     assert bench.extractor.photos == [b"face 0"], "no probe was looked at"
-    bench.audited_within_s = float(POLICY.maximum_audit_lag_s)
+    bench.audited_within_s = float(POLICY.audit.maximum_lag_s)
     (issued,) = bench.ask(bench.request(0, "in time"))
     assert isinstance(issued, CandidateListIssued)
 
@@ -949,7 +949,7 @@ def test_every_refusal_says_what_it_rests_on(bench: Bench) -> None:
     bench.book("B-1", bench.capture(0, "a"))
     (refused,) = bench.ask(bench.request(0, source_type="SURVEILLANCE_VIDEO"))
     assert isinstance(refused, ProbeRefused)
-    assert refused.message == POLICY.prohibited_sources["SURVEILLANCE_VIDEO"]
+    assert refused.message == POLICY.probes.prohibited_sources["SURVEILLANCE_VIDEO"].message
     assert refused.gallery_watermark == (1, 0, 0, 0, 0, 0, 0, 0)
     assert refused.access_watermark == (len(bench.registry.records),)
     assert (refused.policy_version, refused.user_id) == ("2026.1", "alice")

@@ -18,6 +18,8 @@ from schemas.topics import (
     GALLERY,
     PROBE_OUTCOMES,
     PROBE_REQUESTS,
+    REVIEW_EVENTS,
+    REVIEW_OUTCOMES,
     TOPIC_OF_RECORD,
     TOPICS,
 )
@@ -127,5 +129,9 @@ def test_a_key_stands_where_kafkas_own_partitioner_puts_it(key: bytes, murmur2: 
 
 def test_what_follows_from_a_record_stands_in_the_partition_of_the_same_number() -> None:
     # Workers put right, make anew and read back by partition number.
-    for cause, effects in ((BOOKING_EVENTS, (GALLERY, BOOKING_OUTCOMES)), (PROBE_REQUESTS, (PROBE_OUTCOMES,))):
+    for cause, effects in (
+        (BOOKING_EVENTS, (GALLERY, BOOKING_OUTCOMES)),
+        (PROBE_REQUESTS, (PROBE_OUTCOMES,)),
+        (REVIEW_EVENTS, (REVIEW_OUTCOMES,)),
+    ):
         assert {TOPICS[effect].partitions for effect in effects} == {TOPICS[cause].partitions}

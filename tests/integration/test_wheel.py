@@ -18,7 +18,7 @@ from schemas.topics import TOPICS
 assert assets.__file__.startswith(sys.argv[1]), assets.__file__
 assert TOPICS and clickhouse.load_schema() and pinned_jars()
 assert assets.load_card(assets.DEFAULT_CARD).recogniser.dimension
-assert wiring.policy(settings.load_settings()).prohibited_sources
+assert wiring.policy(settings.load_settings()).probes.prohibited_sources
 """
 
 

@@ -35,8 +35,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from processors.access import ROOT_ADMINISTRATOR
-from processors.policy import parse_policy, refusal_of_request, refusal_of_search, refusal_of_user
+from processors.policy import parse_policy
 from processors.refusals import RefusalCode
+from processors.search_rules import refusal_of_request, refusal_of_search, refusal_of_user
 from schemas.errors import ContractError
 from schemas.events import AccessRestricted, ImageEdit, UserRegistered
 
@@ -136,7 +137,8 @@ def test_only_the_roles_of_the_policy_search(roles: tuple[str, ...], expected: R
 def test_the_course_of_the_policy_must_have_been_completed() -> None:
     assert asked(registry_without(type(training_completed("alice")))) is RefusalCode.TRAINING_MISSING
     assert asked(trained(course="FACE-100")) is RefusalCode.TRAINING_MISSING
-    both = replace(POLICY, courses=frozenset({"FACE-101", "FACE-102"}))
+    course = POLICY.users.courses["FACE-101"]
+    both = replace(POLICY, users=replace(POLICY.users, courses={"FACE-101": course, "FACE-102": course}))
     assert asked(policy=both) is RefusalCode.TRAINING_MISSING
 
 
@@ -228,10 +230,12 @@ def test_a_request_without_purpose_or_from_a_wrong_source_is_refused(
 
 @pytest.mark.parametrize("source", sorted(DEFAULT["probes"]["prohibited_sources"]))
 def test_what_the_bureau_never_searches_is_refused_with_the_reason(source: str) -> None:
-    refusal = refusal_of_request(probe_submitted(source_type=source), parse_policy(DEFAULT))
+    refusal = refusal_of_request(
+        probe_submitted(source_type=source, reason_text="Robbery at a shop on Main Street"), parse_policy(DEFAULT)
+    )
     assert refusal is not None
     assert refusal.code is RefusalCode.SOURCE_PROHIBITED
-    assert refusal.message == DEFAULT["probes"]["prohibited_sources"][source]
+    assert refusal.message == DEFAULT["probes"]["prohibited_sources"][source]["message"]
 
 
 def edit(before: str, after: str) -> ImageEdit:
@@ -306,16 +310,16 @@ def changed(table: str, key: str, value: Any) -> dict[str, Any]:
 
 def test_the_policy_that_is_shipped_is_one() -> None:
     policy = parse_policy(DEFAULT)
-    assert policy.version == "2026.2"
-    assert (policy.minimum_candidates, policy.maximum_candidates) == (2, 50)
-    assert not policy.sources & set(policy.prohibited_sources)
+    assert policy.version == "2026.3"
+    assert (policy.probes.minimum_candidates, policy.probes.maximum_candidates) == (2, 50)
+    assert not policy.probes.sources & set(policy.probes.prohibited_sources)
 
 
 def test_a_rule_that_nobody_evaluates_is_refused() -> None:
     # Gender, age, race and citizenship are not factors; a key that looks like such a rule must not be passed over.
     for table in ("", "users", "probes", "enrolment", "audit", "quality"):
         for key in ("gender", "race", "maximum_age"):
-            with pytest.raises(ContractError, match="exactly"):
+            with pytest.raises(ContractError, match=f"{key}|exactly"):
                 parse_policy(changed(table, key, "anything"))
 
 
@@ -332,9 +336,7 @@ def test_a_missing_rule_is_refused() -> None:
     ("table", "key"),
     [
         ("users", "roles"),
-        ("users", "courses"),
-        ("probes", "reasons"),
-        ("probes", "legal_bases"),
+        ("probes", "edit_operations"),
         ("probes", "sources"),
         ("enrolment", "sources"),
     ],
@@ -349,7 +351,10 @@ def test_a_list_of_rules_that_is_empty_or_no_list_is_refused(table: str, key: st
 @pytest.mark.parametrize(
     "value", [{}, [], "BUREAU_POLICY", ["BUREAU_POLICY"], {"BUREAU_POLICY": 2026.1}, {"X": ""}, None]
 )
-@pytest.mark.parametrize(("table", "key"), [("users", "agreements"), ("probes", "prohibited_sources")])
+@pytest.mark.parametrize(
+    ("table", "key"),
+    [("users", "agreements"), ("users", "courses"), ("probes", "reasons"), ("probes", "prohibited_sources")],
+)
 def test_a_table_of_rules_that_is_empty_or_no_table_is_refused(table: str, key: str, value: Any) -> None:
     with pytest.raises(ContractError):
         parse_policy(changed(table, key, value))
@@ -359,7 +364,7 @@ def test_a_table_of_rules_that_is_empty_or_no_table_is_refused(table: str, key: 
 @pytest.mark.parametrize(
     ("table", "key"),
     [
-        ("probes", "minimum_reason_text_characters"),
+        ("probes", "default_candidates"),
         ("probes", "minimum_candidates"),
         ("probes", "maximum_candidates"),
         ("probes", "consolidation"),
@@ -396,5 +401,5 @@ def test_no_policy_can_enrol_probes(source: str) -> None:
 
 
 def test_a_list_cannot_be_shorter_at_most_than_at_least() -> None:
-    with pytest.raises(ContractError, match="above"):
+    with pytest.raises(ContractError, match="between"):
         parse_policy(changed("probes", "minimum_candidates", 51))
