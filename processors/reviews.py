@@ -174,18 +174,7 @@ def refusal_of_review(event: Said, case: CaseFile | None, sitting: Sitting) -> R
         return refusal
     if isinstance(event, ImageViewed):
         return _refusal_of_view(event, case, sitting)
-    review = case.reviews.get(event.user_id)
-    if review is None or event.review_id not in review.openings:
-        return _refuse(
-            RefusalCode.REVIEW_NOT_OPENED,
-            "reviews.opened",
-            "The review was not opened: open it, so that the images are looked at, before anything is said of them.",
-        )
-    if review.is_concluded or case.completed is not None:
-        return _CLOSED
-    if isinstance(event, CandidateReviewed):
-        return _refusal_of_shown(event, case, review, sitting) or _refusal_of_comparison(event, sitting.policy.reviews)
-    return _refusal_of_conclusion(case, review, sitting)
+    return _refusal_of_entry(event, case, sitting)
 
 
 def refusal_of_examiner(user_id: str, case: CaseFile | None, sitting: Sitting) -> Refusal | None:
@@ -249,6 +238,21 @@ def _is_blind(view: ImageViewed, case: CaseFile, rules: ReviewRules) -> bool:
     if rules.shuffles or others:
         orders.add(by_rank)
     return view.shown not in orders
+
+
+def _refusal_of_entry(event: CandidateReviewed | ReviewConcluded, case: CaseFile, sitting: Sitting) -> Refusal | None:
+    review = case.reviews.get(event.user_id)
+    if review is None or event.review_id not in review.openings:
+        return _refuse(
+            RefusalCode.REVIEW_NOT_OPENED,
+            "reviews.opened",
+            "The review was not opened: open it, so that the images are looked at, before anything is said of them.",
+        )
+    if review.is_concluded or case.completed is not None:
+        return _CLOSED
+    if isinstance(event, CandidateReviewed):
+        return _refusal_of_shown(event, case, review, sitting) or _refusal_of_comparison(event, sitting.policy.reviews)
+    return _refusal_of_conclusion(case, review, sitting)
 
 
 def _refusal_of_shown(said: CandidateReviewed, case: CaseFile, review: Review, sitting: Sitting) -> Refusal | None:
