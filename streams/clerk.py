@@ -32,11 +32,14 @@ if TYPE_CHECKING:
     from threading import Event as Flag
     from uuid import UUID
 
+    from processors.access import RetentionRequest
     from processors.casebook import CaseBook, Unreadable
     from schemas.events import DeadLetter, Event
     from schemas.records import LogRecord
     from streams.ports import Clock, Objects, TopicPartition
 
+GROUP = "leadstream-clerk"
+"""Names the client to the broker; the clerk joins no group and commits nothing."""
 CONTRACT = "CONTRACT"
 STAGE = "clerk"
 READ_S = 0.2
@@ -71,14 +74,6 @@ class ClerksLog(Protocol):
         ...
 
 
-class Sheets(Protocol):
-    """Where the sheets of reviews are, on this machine."""
-
-    def destroy(self, reviews: Collection[UUID]) -> None:
-        """Delete the sheets of some reviews, where they are here."""
-        ...
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClerkProgress:
     """How far the clerk is, for logs and metrics."""
@@ -101,7 +96,7 @@ class Clerk:
         end_offsets: topics -> where their partitions end, asked of Kafka; raises TransientError.
         publish: sends events and returns when the broker has acknowledged all of them; raises TransientError.
         objects: where probe images and the originals of dead letters are.
-        sheets: where sheets of reviews are.
+        destroy_sheets: deletes the sheets of some reviews, where they are on this machine.
         casebook: the state, empty.
         clock: the time.
         monotonic: seconds that only ever rise.
@@ -114,7 +109,7 @@ class Clerk:
         end_offsets: Callable[[Collection[str]], Mapping[TopicPartition, int]],
         publish: Callable[[Sequence[Event]], None],
         objects: Objects,
-        sheets: Sheets,
+        destroy_sheets: Callable[[Collection[UUID]], None],
         casebook: CaseBook,
         clock: Clock,
         monotonic: Callable[[], float] = time.monotonic,
@@ -123,7 +118,7 @@ class Clerk:
         self._end_offsets = end_offsets
         self._publish = publish
         self._objects = objects
-        self._sheets = sheets
+        self._destroy_sheets = destroy_sheets
         self._casebook = casebook
         self._clock = clock
         self._monotonic = monotonic
@@ -131,8 +126,8 @@ class Clerk:
         self._written = 0
         self._has_news = True
         self._looked_at = self._retention_at = -math.inf
-        self._retention_done: set[UUID] = set()
-        """Requests for deletion that were met."""
+        self._retention_met: RetentionRequest | None = None
+        """The last request for deletion that was met."""
         self._lag: int | None = None
         self._waiting_for = ""
         self._warned_at: float | None = None
@@ -189,15 +184,16 @@ class Clerk:
         self._write_retention()
 
     def _write_retention(self) -> None:
-        asked = [each for each in self._casebook.directory.retention_requests if each[0] not in self._retention_done]
-        if not asked and self._monotonic() - self._retention_at < RETENTION_EVERY_S:
+        """Delete what is due, now and then or when an administrator asks for it."""
+        requests = self._casebook.directory.retention_requests
+        asked = requests[-1] if requests and requests[-1] != self._retention_met else None
+        if asked is None and self._monotonic() - self._retention_at < RETENTION_EVERY_S:
             return
-        requested_by = asked[-1][1] if asked else None
-        due = list(self._casebook.due_by_retention(self._clock(), requested_by))
+        at = self._clock() if asked is None else min(asked.due_by, self._clock())
+        due = list(self._casebook.due_by_retention(at, asked.user_id if asked else None))
         self._write(due)
-        self._retention_at = self._monotonic()
-        self._retention_done.update(each[0] for each in asked)
-        log.info("retention", destroyed=len(due), requested_by=requested_by)
+        self._retention_at, self._retention_met = self._monotonic(), asked or self._retention_met
+        log.info("retention", destroyed=len(due), requested_by=asked.user_id if asked else None)
 
     def _write(self, events: Sequence[Event]) -> None:
         """Delete what is to be deleted, then say so: after a kill in between it is deleted again, and then said."""
@@ -209,7 +205,7 @@ class Clerk:
                 isinstance(event, RetainedDataDestroyed) and REVIEW_SHEETS in event.items
             ):
                 case = self._casebook.cases[event.probe_id]
-                self._sheets.destroy([review for each in case.reviews.values() for review in each.openings])
+                self._destroy_sheets([review for each in case.reviews.values() for review in each.openings])
         for start in range(0, len(events), WRITTEN_AT_ONCE):
             self._publish(events[start : start + WRITTEN_AT_ONCE])
         self._written += len(events)
