@@ -1,4 +1,4 @@
-"""All roles on one machine: broker, sink, clerk and workers as child processes that end with this one (`leadstream up`)."""
+"""All roles on one machine: broker, sink, clerk and workers as child processes that end with this one (`up`)."""
 
 from __future__ import annotations
 
