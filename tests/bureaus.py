@@ -7,7 +7,7 @@ import signal
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -42,6 +42,9 @@ REQUEST: dict[str, Any] = {
     "case_number": "26-04711",
     "legal_basis": "CRIMINAL_INVESTIGATION",
     "source_type": "WITNESS_PHOTO",
+    "collected_by": INVESTIGATOR,
+    "collected_at": datetime(2026, 1, 2, 3, 4, tzinfo=UTC),
+    "collection_basis": "CONSENT",
 }
 
 
@@ -117,12 +120,10 @@ class Bureau:
             )
             acts.grant(user_id=INVESTIGATOR, reason="trained")
         with SignedPublisher(self.config, person) as publisher:
-            AccessAdministration(publisher, f"user:{INVESTIGATOR}").record_agreement(
-                user_id=INVESTIGATOR,
-                agreement="BUREAU_POLICY",
-                agreement_version="2026.1",
-                document_sha256="0" * 64,
-            )
+            for agreement, version in wiring.policy(self.settings).users.agreements.items():
+                AccessAdministration(publisher, f"user:{INVESTIGATOR}").record_agreement(
+                    user_id=INVESTIGATOR, agreement=agreement, agreement_version=version, document_sha256="0" * 64
+                )
 
     def audit(self, sql: str, **parameters: object) -> list[tuple[Any, ...]]:
         with wiring.audit_reader(self.settings) as reader:
