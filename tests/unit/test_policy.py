@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 DEFAULT: dict[str, Any] = tomllib.loads(
     (Path(__file__).parents[2] / "infra" / "policy" / "default.toml").read_text(encoding="utf-8")
 )
-OPTIONAL = {"usual_collection_basis"}
+OPTIONAL = {"usual_collection_basis", "from_agencies"}
 
 
 def changed(table: str, key: str, value: Any) -> dict[str, Any]:
