@@ -97,7 +97,7 @@ def object_store(settings: Settings) -> ObjectStore:
 
 
 def policy(settings: Settings) -> Policy:
-    """Read the policy in force.
+    """Read the operator's policy file, which holds while no policy is activated.
 
     Raises:
         UsageError: the file is missing or no policy; the text says why.
@@ -107,6 +107,15 @@ def policy(settings: Settings) -> Policy:
         return read_policy(source.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, ContractError) as error:
         raise UsageError(f"Policy {source}: {error}") from None
+
+
+def policy_in_force(settings: Settings, known: Directory, at: datetime) -> Policy:
+    """Return the policy that holds at an instant, as a worker finds it: the activated one, else the operator's file.
+
+    Raises:
+        UsageError: none is activated, and the file is missing or no policy.
+    """
+    return known.policy_at(at) or policy(settings)
 
 
 def extractor(settings: Settings) -> FaceExtractor:
