@@ -55,15 +55,6 @@ def refusal_of_request(request: ProbeSubmitted, policy: Policy) -> Refusal | Non
     return next((refusal for refusal in checks if refusal), None)
 
 
-def refusal_of_late_audit(policy: Policy) -> Refusal:
-    """Return why no search is made while the audit trail is further behind than the policy allows."""
-    return Refusal(
-        code=RefusalCode.AUDIT_BEHIND,
-        message=f"The audit trail is more than {policy.audit.maximum_lag_s} s behind, and what is not audited is not "
-        "searched. Tell the operator, and send the request again when the trail has caught up.",
-    )
-
-
 def _refusal_of_standing(user: User) -> Refusal | None:
     codes = {
         Standing.NOT_GRANTED: RefusalCode.ACCESS_NOT_GRANTED,
@@ -174,4 +165,24 @@ def _refusal_of_length(requested: int, policy: Policy) -> Refusal | None:
     return Refusal(
         code=RefusalCode.CANDIDATE_COUNT_OUT_OF_RANGE,
         message=f"Ask for {policy.probes.minimum_candidates} to {policy.probes.maximum_candidates} candidates.",
+    )
+
+
+def refusal_of_late_audit(policy: Policy) -> Refusal:
+    """Return why no search is made while the audit trail is further behind than the policy allows."""
+    return Refusal(
+        code=RefusalCode.AUDIT_BEHIND,
+        rule="audit.lag",
+        message=f"The audit trail is more than {policy.audit.maximum_lag_s} s behind, and what is not audited is not "
+        "searched. Tell the operator, and send the request again when the trail has caught up.",
+    )
+
+
+def refusal_of_late_orders(policy: Policy) -> Refusal:
+    """Return why no search is made while a court order waits for longer than the policy allows (G5)."""
+    return Refusal(
+        code=RefusalCode.ORDER_BEHIND,
+        rule="orders.lag",
+        message=f"A court order may have waited to be obeyed for more than {policy.orders.maximum_lag_s} s, and no "
+        "list may show whom it protects. Tell the operator, and send the request again when it is obeyed.",
     )

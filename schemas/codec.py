@@ -105,6 +105,18 @@ def decode_for(topic: str, data: bytes | None, *, registry: Mapping[int, SchemaV
     return event
 
 
+def record_name(data: bytes | None, *, registry: Mapping[int, SchemaVersion] = NO_REGISTRY) -> str | None:
+    """Return the record, without its namespace, that the bytes say they hold; None where they name no schema of ours.
+
+    They are not read: whether they hold it, only `decode` can tell.
+    """
+    try:
+        version, _ = _unframe(data, registry)
+    except ContractError:
+        return None
+    return version.name.rpartition(".")[2]
+
+
 def decode_as_written(data: bytes | None, *, registry: Mapping[int, SchemaVersion] = NO_REGISTRY) -> WrittenRecord:
     """Return the record exactly as written, read by its writer's schema alone.
 

@@ -155,11 +155,11 @@ class Bench:
         self.fails_to_publish: list[type[Event]] = []
         self.now: datetime = NOW
         self.offset = 0
-        self.audited_within_s = 1.0
+        self.audited_within_s = self.obeyed_within_s = 1.0
         self.pool = ThreadPoolExecutor(2)
         self.context = Context(
             replica=self.replica,
-            policy=POLICY,
+            own_policy=POLICY,
             attempts=AttemptCounter(folder / "attempts"),
             pool=self.pool,
             searches=SearchQueue(self.pool),
@@ -168,6 +168,7 @@ class Bench:
             clock=lambda: self.now,
             barrier_limit_s=LIMIT_S,
             is_audited_within=self._is_audited_within,
+            are_orders_obeyed_within=self._are_orders_obeyed_within,
         )
         self.be_patient(LIMIT_S)
         self._loop = asyncio.new_event_loop()
@@ -197,6 +198,9 @@ class Bench:
 
     async def _is_audited_within(self, limit_s: float) -> bool:
         return self.audited_within_s <= limit_s
+
+    async def _are_orders_obeyed_within(self, limit_s: float) -> bool:
+        return self.obeyed_within_s <= limit_s
 
     async def _publish(self, event: Event, /, *, topic: str | None = None) -> None:
         assert topic in (None, GALLERY)
@@ -809,7 +813,7 @@ def test_a_worker_that_can_never_be_ready_stops_and_says_why() -> None:
         raise IntegrityError("Kafka lost records.")
 
     worker: Any = object.__new__(Worker)
-    worker.app, worker._follower, worker._audit = IdleApp(), None, None
+    worker.app, worker._follower, worker._audit, worker._orders = IdleApp(), None, None, None
     worker.replica = SimpleNamespace(applied={})
     worker._snapshots = SimpleNamespace(restore=lambda: None)
     worker._pool, worker._search_pool, worker._catch_up = ThreadPoolExecutor(1), ThreadPoolExecutor(1), shortened
