@@ -90,8 +90,10 @@ def test_a_user_is_registered_trained_and_granted_access(
     assert directory.agencies == {ORI: "Example County"}
     assert user.standing is Standing.GRANTED
     assert user.public_key == own_key.public_key
-    assert [training.course for training in user.trainings] == ["FACE-101"]
-    assert user.agreements == {("BUREAU_POLICY", "2026.1")}
+    assert [(each.course, each.material_sha256, each.approved_by) for each in user.trainings] == [
+        ("FACE-101", DIGEST, "administrator")
+    ]
+    assert user.agreements == {("BUREAU_POLICY", "2026.1"): DIGEST}
     assert position.offset == 4
     assert {event.occurred_at for event in registry.said} == {AT}
     assert len({event.event_id for event in registry.said}) == 5
