@@ -111,6 +111,7 @@ class Probes:
         )
         if refusal is not None:
             return self._refuse(request, record, refusal, under)
+        override = replica.directory.quality_override(request, at)
         # One generation from here on: the same pack extracts and is searched, whatever is activated meanwhile.
         active = replica.active
         extraction = await extract_stored(
@@ -123,9 +124,12 @@ class Probes:
             ),
             (record.position, 0),
         )
-        extraction = judge_by_policy(extraction, policy.probe_quality, policy.version)
         if isinstance(extraction, Refusal):
+            # What the models cannot use, nobody can let them use.
             return self._refuse(request, record, extraction, under)
+        judged = judge_by_policy(extraction, policy.probe_quality, policy.version)
+        if isinstance(judged, Refusal) and override is None:
+            return self._refuse(request, record, judged, under)
         if active is not replica.active:
             raise TransientError("Another gallery generation was activated meanwhile; the probe is decided anew.")
         result = await context.searches.search(
@@ -140,6 +144,7 @@ class Probes:
             replace(
                 under,
                 gallery_watermark=[result.watermark.get(partition, 0) for partition in partitions],
+                quality_override=override if isinstance(judged, Refusal) else None,
             ),
             model_digest=active.model_digest,
             threshold=active.threshold_of(result.templates),
