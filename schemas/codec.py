@@ -106,15 +106,11 @@ def decode_for(topic: str, data: bytes | None, *, registry: Mapping[int, SchemaV
 
 
 def record_name(data: bytes | None, *, registry: Mapping[int, SchemaVersion] = NO_REGISTRY) -> str | None:
-    """Return the record, without its namespace, that the bytes say they hold; None where they name no schema of ours.
-
-    They are not read: whether they hold it, only `decode` can tell.
-    """
+    """Return the full Avro name of what the bytes are said to hold, unread; None where they name no schema."""
     try:
-        version, _ = _unframe(data, registry)
+        return _unframe(data, registry)[0].name
     except ContractError:
         return None
-    return version.name.rpartition(".")[2]
 
 
 def decode_as_written(data: bytes | None, *, registry: Mapping[int, SchemaVersion] = NO_REGISTRY) -> WrittenRecord:

@@ -118,7 +118,7 @@ class OrderWatch(faust.Service):
             while stops:
                 records = RecordBatch.of(tail.read(READ_WAIT_S))
                 for number, value in enumerate(records.values):
-                    if record_name(value) == RecordOrderReceived.__name__:
+                    if record_name(value) == RecordOrderReceived.AVRO_NAME:
                         order = records[number]
                         age_s = max(0.0, self._clock().timestamp() - order.timestamp_ms / 1000)
                         booking = (order.key or b"").decode(errors="replace")
