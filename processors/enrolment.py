@@ -299,6 +299,7 @@ def _answer(
         outcome=outcome,
         code=refusal.code if refusal else None,
         message=refusal.message if refusal else None,
+        rule=refusal.rule if refusal else "",
         captures=captures,
         model_digest=model_digest,
         synthetic=isinstance(event, BookingRecorded) and event.synthetic,

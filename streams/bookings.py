@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, cast
 
 import structlog
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from processors.extraction import Extraction
     from processors.gallery import Entry
+    from processors.policy import Policy
     from schemas.events import BookingProcessed, Capture, TemplatesEnrolled, TemplatesWithdrawn
     from schemas.positions import SourcePosition
     from schemas.records import LogRecord
@@ -110,13 +111,15 @@ class Bookings:
             log.info("booking event repeated after a later one", booking=key, position=str(record.position))
             return
         counting, barred_by = ledger.entry(key), ledger.barred_by(key)
+        policy = self._context.policy_at(self._context.clock())
         refusal = (
             self._context.replica.directory.refusal_of(record, event)
             or enrolment.refusal_of_booking(event)
             or enrolment.refusal_of_time(event, counting, self._context.clock())
         )
         if refusal is not None:
-            await self._answer(record, enrolment.refuse(event, record.position, refusal, self._context.clock()))
+            refused = enrolment.refuse(event, record.position, refusal, self._context.clock())
+            await self._answer(record, refused, policy)
         elif isinstance(event, RecordOrderReceived):
             withdrawal, answer = enrolment.obey(event, record.position, counting, self._context.clock())
             if withdrawal is None and counting is not None and counting.source_offset == record.offset:
@@ -128,15 +131,17 @@ class Bookings:
                 # Out of every generation before the answer: no switch may bring it back (G5).
                 for generation in self._context.replica.kept:
                     await self._context.publish(withdrawal, topic=generation.topic)
+                self._context.telemetry.obeyed(self._context.age_s(record))
             if event.order is OrderKind.EXPUNGE:
                 scope = booking_scope(event.ori, event.booking_number)
                 await asyncio.to_thread(self._context.objects.destroy_key, scope)
-            await self._answer(record, answer)
+            await self._answer(record, answer, policy)
         elif barred_by is not None:
             barred = enrolment.refusal_of_barred(barred_by)
-            await self._answer(record, enrolment.refuse(event, record.position, barred, self._context.clock()))
+            refused = enrolment.refuse(event, record.position, barred, self._context.clock())
+            await self._answer(record, refused, policy)
         else:
-            await self._enrol(event, record, counting)
+            await self._enrol(event, record, counting, policy)
 
     async def give_up(self, record: LogRecord, reason: str) -> None:
         """Answer an event that became a dead letter, if it says which booking it is about."""
@@ -144,20 +149,21 @@ class Bookings:
             event = cast("BookingRecorded | RecordOrderReceived", decode_for(BOOKING_EVENTS, record.value))
         except ContractError:
             return
-        refusal = enrolment.failed(reason)
-        await self._answer(record, enrolment.refuse(event, record.position, refusal, self._context.clock()))
+        now = self._context.clock()
+        failed = enrolment.refuse(event, record.position, enrolment.failed(reason), now)
+        await self._answer(record, failed, self._context.policy_at(now))
 
-    async def _enrol(self, booking: BookingRecorded, record: LogRecord, counting: Entry | None) -> None:
+    async def _enrol(self, booking: BookingRecorded, record: LogRecord, counting: Entry | None, policy: Policy) -> None:
         """Enrol a booking in every generation; the answer is that of the active one."""
         active = self._context.replica.active
-        gallery_record, answer = await self._extract(active, booking, record, counting)
+        gallery_record, answer = await self._extract(active, booking, record, counting, policy)
         await self._gate.passed()
         await self._context.publish(gallery_record, topic=active.topic)
         for generation in self._context.replica.kept:
             if generation is not active:
-                gallery_record, _ = await self._extract(generation, booking, record, counting, is_active=False)
+                gallery_record, _ = await self._extract(generation, booking, record, counting, policy, is_active=False)
                 await self._context.publish(gallery_record, topic=generation.topic)
-        await self._answer(record, answer)
+        await self._answer(record, answer, policy)
 
     async def _extract(
         self,
@@ -165,12 +171,13 @@ class Bookings:
         booking: BookingRecorded,
         record: LogRecord,
         counting: Entry | None,
+        policy: Policy,
         *,
         is_active: bool = True,
     ) -> tuple[TemplatesEnrolled | TemplatesWithdrawn, BookingProcessed]:
         context = self._context
         scope = booking_scope(booking.ori, booking.booking_number)
-        captures = enrolment.captures_to_extract(booking, context.policy)
+        captures = enrolment.captures_to_extract(booking, policy)
         # The same photo in another generation is another attempt.
         first = len(captures) * list(context.replica.generations).index(generation.topic)
 
@@ -199,13 +206,13 @@ class Bookings:
             record.position,
             extractions,
             counting=counting,
-            policy=context.policy,
+            policy=policy,
             model_digest=generation.model_digest,
             at=context.clock(),
         )
 
-    async def _answer(self, record: LogRecord, answer: BookingProcessed) -> None:
-        await self._context.publish(answer)
+    async def _answer(self, record: LogRecord, answer: BookingProcessed, policy: Policy) -> None:
+        await self._context.publish(replace(answer, policy_version=policy.version))
         self._context.telemetry.decided(STAGE, answer.outcome, answer.code or "", self._context.age_s(record))
         log.info(
             "booking event decided",

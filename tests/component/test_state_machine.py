@@ -819,7 +819,7 @@ class World(RuleBasedStateMachine):
         self.known = {}
         context = Context(
             replica=self.replica,
-            policy=POLICY,
+            own_policy=POLICY,
             attempts=SimpleNamespace(attempt=lambda _position, _number: nullcontext()),
             pool=self.pool,
             searches=SearchQueue(self.pool),
@@ -828,6 +828,7 @@ class World(RuleBasedStateMachine):
             clock=lambda: self.kafka.now,
             barrier_limit_s=barrier_limit_s,
             is_audited_within=always,
+            are_orders_obeyed_within=always,
         )
         worker._bookings, worker._probes = Bookings(context), Probes(context)
         self.worker = worker
