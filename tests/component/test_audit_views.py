@@ -309,7 +309,7 @@ LISTED = (
     "sealed again",
     "expunged",
     "refused",
-    "forged",
+    "fake",
     "free",
 )
 """Booking numbers, in the order of a list."""
@@ -329,7 +329,7 @@ def ordered(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "sealed again",
         "expunged",
         "refused",
-        "forged",
+        "fake",
     ):
         court.book(number)
     court.book("early", REFUSED, code="RECORD_SEALED")
@@ -356,7 +356,7 @@ def ordered(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "sealed again",
         "expunged",
         "refused",
-        "forged",
+        "fake",
         "free",
     )
     listed = golden("CandidateListIssued")
