@@ -98,7 +98,7 @@ def object_store(settings: Settings) -> ObjectStore:
 
 
 def policy(settings: Settings) -> Policy:
-    """Read the policy in force.
+    """Read the operator's policy file, which holds while no policy is activated.
 
     Raises:
         UsageError: the file is missing or no policy; the text says why.
