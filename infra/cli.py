@@ -24,6 +24,7 @@ from infra.commands import (
     generations,
     observing,
     operating,
+    ordering,
     probing,
     running,
 )
@@ -56,6 +57,7 @@ for command in (
     app.command()(command)
 for group in ("agency", "user", "publisher"):
     app.add_typer(getattr(administration, group), name=group)
+app.add_typer(ordering.order, name="order")
 app.add_typer(generations.generation, name="generation")
 app.add_typer(auditing.audit, name="audit")
 app.add_typer(benchmarking.bench, name="bench")

@@ -110,6 +110,15 @@ def policy(settings: Settings) -> Policy:
         raise UsageError(f"Policy {source}: {error}") from None
 
 
+def policy_in_force(settings: Settings, known: Directory, at: datetime) -> Policy:
+    """Return the policy that holds at an instant, as a worker finds it: the activated one, else the operator's file.
+
+    Raises:
+        UsageError: none is activated, and the file is missing or no policy.
+    """
+    return known.policy_at(at) or policy(settings)
+
+
 def extractor(settings: Settings) -> FaceExtractor:
     """Open the pack of the worker's card in this process, for work on images that nobody else waits for."""
     recipe = find_recipe(None, settings)

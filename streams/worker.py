@@ -19,7 +19,7 @@ import structlog
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError, RecordTooLargeError
 from faust.exceptions import FaustError
 
-from processors import enrolment
+from processors import orders
 from processors.refusals import Refusal
 from schemas.codec import encode, topic_of
 from schemas.errors import ContractError, DomainFault, IntegrityError, TransientError
@@ -413,7 +413,7 @@ class Worker:
             # Compaction was quicker; a withdrawal can still be said anew, and must be (G5).
             entry = generation.ledger.entry(key)
             ori, _, booking_number = key.partition("/")
-            again = enrolment.withdrawal_again(ori, booking_number, entry, self._parts.clock()) if entry else None
+            again = orders.withdrawal_again(ori, booking_number, entry, self._parts.clock()) if entry else None
             if again is None:
                 raise
             await self._publish(again, topic=generation.topic)

@@ -62,8 +62,10 @@ from schemas.events import (
     BookingOutcome,
     BookingProcessed,
     CandidateListIssued,
+    CaptureDisposition,
     Consolidation,
     DeadLetter,
+    OrderEffect,
     OrderKind,
     PolicyActivated,
     ProbeRefused,
@@ -135,6 +137,8 @@ class LogInMemory:
             (topic, part): [] for topic in (GALLERY, ACCESS) for part in range(TOPICS[topic].partitions)
         }
         self.asked = threading.Event()
+        self.bookings: dict[int, LogRecord] = {}
+        """Booking event by its offset."""
         self.hidden = 0
         """Records that the topics are said to hold beyond what the replica can read."""
 
@@ -146,7 +150,10 @@ class LogInMemory:
         raise NotImplementedError
 
     def record_at(self, topic: str, partition: int, offset: int) -> LogRecord:
-        raise NotImplementedError
+        found = self.bookings.get(offset) if topic == BOOKING_EVENTS else self.records[topic, partition][offset]
+        if found is None:
+            raise IntegrityError("It is not in Kafka any more.")
+        return found
 
     def decided_since(self, partition: int, request_offset: int) -> Collection[UUID]:
         raise NotImplementedError
@@ -278,7 +285,8 @@ class Bench:
         if offset is None:
             self.offset += 1
             offset = self.offset
-        return self._handle(self.bookings.handle(signed(event, key, offset=offset)))
+        self.log.bookings[offset] = signed(event, key, offset=offset)
+        return self._handle(self.bookings.handle(self.log.bookings[offset]))
 
     def request(self, face: int | str = 0, name: str = "probe", **changes: Any) -> ProbeSubmitted:
         facts = self.photo(face, "probe", probe_scope(uuid_named(name)))
@@ -428,7 +436,9 @@ def test_after_an_expungement_is_answered_its_photos_cannot_be_read(bench: Bench
 
 
 def test_an_order_ahead_of_its_booking_keeps_the_booking_out(bench: Bench) -> None:
-    assert answer_of(bench.order(OrderKind.SEAL)).outcome is BookingOutcome.WITHDRAWN
+    for _ in range(2):
+        answer = answer_of(bench.order(OrderKind.SEAL))
+        assert (answer.outcome, answer.code) == (BookingOutcome.WITHDRAWN, "BOOKING_UNKNOWN")
     assert answer_of(bench.book("B-1", bench.capture(0, "a"))).code == "RECORD_SEALED"
 
 
@@ -439,6 +449,111 @@ def test_an_unseal_that_is_sent_twice_takes_nothing_out(bench: Bench) -> None:
     bench.book("B-1", photo)
     assert kinds(bench.order(OrderKind.UNSEAL)) == [BookingProcessed]
     assert bench.listed(bench.request(0)) == ["B-1"]
+
+
+def unseal_and_enrol(bench: Bench, **changes: Any) -> RecordOrderReceived:
+    facts = {"effect": OrderEffect.LIFT_AND_RE_ENROL, "occurred_at": bench.moment(), **changes}
+    return record_order(OrderKind.UNSEAL, **facts)
+
+
+def test_an_unseal_enrols_the_last_booking_again_where_its_effect_says_so(bench: Bench) -> None:
+    """However often it is sealed, and with no word of the jail in between."""
+    bench.book("B-1", bench.capture(0, "a"))
+    bench.book("B-1", bench.capture(1, "b"), sid="A7")
+    for round_ in range(2):
+        bench.order(OrderKind.SEAL)
+        bench.order(OrderKind.SEAL)
+        assert bench.listed(bench.request(1, f"sealed {round_}")) == []
+        events = bench.handle_booking(unseal_and_enrol(bench))
+        assert kinds(events) == [TemplatesEnrolled, BookingProcessed]
+        answer = answer_of(events)
+        assert (answer.outcome, answer.effect, answer.code) == (
+            BookingOutcome.ORDER_LIFTED,
+            OrderEffect.LIFT_AND_RE_ENROL,
+            None,
+        )
+        assert [(each.capture_id, each.disposition) for each in answer.captures] == [
+            (uuid_named("b"), CaptureDisposition.ENROLLED)
+        ]
+        (issued,) = bench.ask(bench.request(1, f"again {round_}"))
+        assert isinstance(issued, CandidateListIssued)
+        assert [(row.person, row.capture_id) for row in issued.candidates] == [("sid:A7", uuid_named("b"))]
+    correction = bench.book("B-1", bench.capture(2, "c"))
+    assert answer_of(correction).outcome is BookingOutcome.ENROLLED
+
+
+def test_an_unseal_that_only_lifts_enrols_nothing_and_a_later_one_may(bench: Bench) -> None:
+    bench.book("B-1", bench.capture(0, "a"))
+    bench.order(OrderKind.SEAL)
+    assert kinds(bench.order(OrderKind.UNSEAL, effect=OrderEffect.LIFT)) == [TemplatesWithdrawn, BookingProcessed]
+    assert bench.listed(bench.request(0, "lifted")) == []
+    assert kinds(bench.handle_booking(unseal_and_enrol(bench))) == [TemplatesEnrolled, BookingProcessed]
+    assert bench.listed(bench.request(0, "enrolled")) == ["B-1"]
+
+
+def test_an_unseal_that_cannot_enrol_again_lifts_the_bar_and_says_to_send_the_booking(bench: Bench) -> None:
+    photo = bench.capture(0, "a")
+    bench.order(OrderKind.SEAL, "B-2")  # Its booking is refused, so nothing is known to enrol.
+    bench.book("B-2", bench.capture(0, "a", "B-2"))
+    bench.book("B-1", photo)
+    bench.order(OrderKind.SEAL)
+    bench.objects.destroy_key(booking_scope("CA0190000", "B-1"))
+    for number in ("B-1", "B-2"):
+        events = bench.handle_booking(unseal_and_enrol(bench, booking_number=number))
+        assert kinds(events) == [TemplatesWithdrawn, BookingProcessed]
+        answer = answer_of(events)
+        assert (answer.outcome, answer.code) == (BookingOutcome.ORDER_LIFTED, "NOT_ENROLLED_AGAIN")
+        assert bench.replica.active.ledger.barred_by(f"CA0190000/{number}") is None
+    assert answer_of(bench.book("B-2", bench.capture(0, "a", "B-2"))).outcome is BookingOutcome.ENROLLED
+
+
+def test_an_unseal_enrols_no_other_booking_whatever_stands_at_the_offset(bench: Bench) -> None:
+    bench.book("B-1", bench.capture(0, "a"))
+    bench.order(OrderKind.SEAL)
+    bench.log.bookings[1] = signed(booking_recorded("B-2", captures=(bench.capture(1, "b"),)), JAIL, offset=1)
+    assert answer_of(bench.handle_booking(unseal_and_enrol(bench))).code == "NOT_ENROLLED_AGAIN"
+    del bench.log.bookings[1]
+    assert answer_of(bench.handle_booking(unseal_and_enrol(bench))).code == "NOT_ENROLLED_AGAIN"
+    assert bench.listed(bench.request(0)) == []
+
+
+@pytest.mark.parametrize("dies_before", [TemplatesEnrolled, BookingProcessed])
+def test_an_unseal_that_was_cut_off_is_finished_by_the_repeat(bench: Bench, dies_before: type[Event]) -> None:
+    bench.book("B-1", bench.capture(0, "a"))
+    bench.order(OrderKind.SEAL)
+    unseal, bench.offset = unseal_and_enrol(bench), bench.offset + 1
+    bench.fails_to_publish = [dies_before]
+    with pytest.raises(TransientError):
+        bench.handle_booking(unseal, offset=bench.offset)
+    events = bench.handle_booking(unseal, offset=bench.offset)
+    assert kinds(events) == [TemplatesEnrolled, BookingProcessed]
+    assert (answer_of(events).outcome, answer_of(events).code) == (BookingOutcome.ORDER_LIFTED, None)
+    bench.order(OrderKind.SEAL)
+    assert bench.handle_booking(unseal, offset=bench.offset - 1) == [], "late, behind a later seal"
+    assert bench.listed(bench.request(0)) == []
+
+
+def test_an_old_unseal_sent_again_enrols_nobody_behind_a_later_seal(bench: Bench) -> None:
+    """G5."""
+    bench.book("B-1", bench.capture(0, "a"))
+    bench.order(OrderKind.SEAL)
+    unseal = unseal_and_enrol(bench)
+    assert kinds(bench.handle_booking(unseal)) == [TemplatesEnrolled, BookingProcessed]
+    assert kinds(bench.handle_booking(unseal)) == [BookingProcessed], "sent twice: it is enrolled"
+    bench.order(OrderKind.SEAL)
+    again = bench.handle_booking(unseal)
+    assert (kinds(again), answer_of(again).code) == ([BookingProcessed], "STALE_EVENT")
+    assert bench.listed(bench.request(0)) == []
+
+
+def test_a_photo_that_crashes_the_worker_does_not_keep_the_seal_on(bench: Bench) -> None:
+    bench.book("B-1", bench.capture(0, "a"))
+    bench.order(OrderKind.SEAL)
+    poisoned = booking_recorded("B-1", captures=(bench.capture("broken", "b"), bench.capture(1, "c")))
+    bench.log.bookings[1] = signed(poisoned, JAIL, offset=1)
+    answer = answer_of(bench.handle_booking(unseal_and_enrol(bench)))
+    assert (answer.outcome, answer.code) == (BookingOutcome.ORDER_LIFTED, None)
+    assert [each.code for each in answer.captures] == ["PROCESSING_FAILED", None]
 
 
 def test_a_repeat_behind_a_later_event_is_skipped(bench: Bench) -> None:
@@ -786,7 +901,7 @@ def test_a_withdrawal_lost_to_compaction_is_made_anew(bench: Bench, order: Order
     made = replace(repeat, offset=3, value=value)
     lost, again = decode(bench.log.records[GALLERY, 0][1].value), decode(value)
     assert isinstance(lost, TemplatesWithdrawn)
-    assert again == replace(lost, occurred_at=bench.now, order_event_id=None)
+    assert again == replace(lost, occurred_at=bench.now, order_event_id=None, booking_offset=None)
     for replica in (bench.replica, bench.new_replica()):
         bench._handle(replica.apply_gallery(GALLERY, [repeat, made] if replica is not bench.replica else [made]))
         assert replica.active.ledger.barred_by(f"CA0190000/{number}") is lost.cause
