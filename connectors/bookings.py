@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from connectors.object_store import ObjectStore
     from connectors.publishing import SignedPublisher
     from schemas.avro_schemas import SchemaVersion
+    from schemas.events import BulkLoadProvenance
 
 BOOKING_CAPTURE = "BOOKING_CAPTURE"
 
@@ -156,6 +157,7 @@ class BookingPublisher:
         originals: Sequence[OriginalFile] = (),
         sid: str | None = None,
         synthetic: bool = False,
+        provenance: BulkLoadProvenance | None = None,
         event_id: UUID | None = None,
     ) -> Published:
         """Store the images of a booking, then publish its whole state; a correction is the same call with other facts.
@@ -171,6 +173,7 @@ class BookingPublisher:
             originals: files as received.
             sid: state identification number, where there is one.
             synthetic: True for made-up data.
+            provenance: where the photos of a bulk load come from; without it none of them is enrolled.
             event_id: derived from the content unless it is given.
 
         Raises:
@@ -188,6 +191,7 @@ class BookingPublisher:
             originals=originals,
             sid=sid,
             synthetic=synthetic,
+            provenance=provenance,
             event_id=event_id,
         )
         return self._publish(booking, tuple(capture.capture_id for capture in booking.captures))
@@ -202,6 +206,7 @@ class BookingPublisher:
         originals: Sequence[OriginalFile] = (),
         sid: str | None = None,
         synthetic: bool = False,
+        provenance: BulkLoadProvenance | None = None,
         event_id: UUID | None = None,
     ) -> BookingRecorded:
         """Do all of `publish_booking` but the last step; for bulk loads that hand the event to `SignedPublisher.send`.
@@ -227,6 +232,7 @@ class BookingPublisher:
             booked_at=booked_at,
             captures=captures,
             synthetic=synthetic,
+            provenance=provenance,
         )
         content_id = _content_id(draft)
         for image, capture in zip(images, captures, strict=True):

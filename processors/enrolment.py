@@ -52,13 +52,13 @@ _REFUSAL_OF_CAUSE = {
 
 
 def captures_to_extract(booking: BookingRecorded, policy: Policy) -> tuple[Capture, ...]:
-    """Return the captures that may be enrolled: frontal faces from an allowed source, in order."""
+    """Return the captures that may be enrolled, in order: frontal faces from a source that is allowed as stated."""
     return tuple(
         capture
         for capture in booking.captures
         if capture.kind is CaptureKind.FACE
         and capture.pose is Pose.FRONTAL
-        and capture.source in policy.enrolment.sources
+        and _refusal_of_source(capture, booking, policy) is None
     )
 
 
@@ -176,7 +176,10 @@ def enrol(
                     quality=extraction.quality,
                 ),
             )
-    outcomes = tuple(_outcome(capture, extractions.get(capture.capture_id), policy) for capture in booking.captures)
+    outcomes = tuple(
+        _outcome(capture, extractions.get(capture.capture_id), _refusal_of_source(capture, booking, policy))
+        for capture in booking.captures
+    )
     if not captures:
         refusal = Refusal(
             code=RefusalCode.NO_USABLE_CAPTURE,
@@ -262,12 +265,29 @@ def answer_to(
     )
 
 
-def _outcome(capture: Capture, extraction: Extraction | None, policy: Policy) -> CaptureOutcome:
-    if extraction is None and capture.kind is CaptureKind.FACE and capture.source not in policy.enrolment.sources:
-        extraction = Refusal(
+def _refusal_of_source(capture: Capture, booking: BookingRecorded, policy: Policy) -> Refusal | None:
+    if capture.source in policy.enrolment.sources:
+        return None
+    if capture.source not in policy.enrolment.bulk_load_sources:
+        return Refusal(
             code=RefusalCode.NOT_A_BOOKING_CAPTURE,
+            rule="enrolment.sources",
             message="Only photos taken at booking are enrolled.",
         )
+    stated = booking.provenance
+    if stated and all(text.strip() for text in (stated.origin, stated.stated_by, stated.statement)):
+        return None
+    return Refusal(
+        code=RefusalCode.PROVENANCE_MISSING,
+        rule="enrolment.bulk_load_sources",
+        message="A photo of a bulk load is enrolled where the booking states its origin, who answers for it and how "
+        "the photos came to be.",
+    )
+
+
+def _outcome(capture: Capture, extraction: Extraction | None, unwanted: Refusal | None) -> CaptureOutcome:
+    if extraction is None and capture.kind is CaptureKind.FACE:
+        extraction = unwanted
     if extraction is None:
         return CaptureOutcome(
             capture_id=capture.capture_id,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, cast
 
 import structlog
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from processors.extraction import Extraction
     from processors.gallery import Entry
+    from processors.policy import Policy
     from schemas.events import BookingProcessed, Capture, TemplatesEnrolled, TemplatesWithdrawn
     from schemas.positions import SourcePosition
     from schemas.records import LogRecord
@@ -111,20 +112,23 @@ class Bookings:
             log.info("booking event repeated after a later one", booking=key, position=str(record.position))
             return
         counting, barred_by = ledger.entry(key), ledger.barred_by(key)
+        policy = self._context.policy_at(self._context.clock())
         refusal = (
             self._context.replica.directory.refusal_of(record, event)
             or enrolment.refusal_of_booking(event)
             or enrolment.refusal_of_time(event, counting, self._context.clock())
         )
         if refusal is not None:
-            await self._answer(record, enrolment.refuse(event, record.position, refusal, self._context.clock()))
+            refused = enrolment.refuse(event, record.position, refusal, self._context.clock())
+            await self._answer(record, refused, policy)
         elif isinstance(event, RecordOrderReceived):
-            await self._obey(event, record, counting)
+            await self._obey(event, record, counting, policy)
         elif barred_by is not None:
             barred = enrolment.refusal_of_barred(barred_by)
-            await self._answer(record, enrolment.refuse(event, record.position, barred, self._context.clock()))
+            refused = enrolment.refuse(event, record.position, barred, self._context.clock())
+            await self._answer(record, refused, policy)
         else:
-            await self._enrol(event, record, counting)
+            await self._enrol(event, record, counting, policy)
 
     async def give_up(self, record: LogRecord, reason: str) -> None:
         """Answer an event that became a dead letter, if it says which booking it is about."""
@@ -132,22 +136,25 @@ class Bookings:
             event = cast("BookingRecorded | RecordOrderReceived", decode_for(BOOKING_EVENTS, record.value))
         except ContractError:
             return
-        refusal = enrolment.failed(reason)
-        await self._answer(record, enrolment.refuse(event, record.position, refusal, self._context.clock()))
+        now = self._context.clock()
+        failed = enrolment.refuse(event, record.position, enrolment.failed(reason), now)
+        await self._answer(record, failed, self._context.policy_at(now))
 
-    async def _enrol(self, booking: BookingRecorded, record: LogRecord, counting: Entry | None) -> None:
+    async def _enrol(self, booking: BookingRecorded, record: LogRecord, counting: Entry | None, policy: Policy) -> None:
         """Enrol a booking in every generation; the answer is that of the active one."""
         active = self._context.replica.active
-        gallery_record, answer = await self._extract(active, booking, record, counting)
+        gallery_record, answer = await self._extract(active, booking, record, counting, policy)
         await self._gate.passed()
         await self._context.publish(gallery_record, topic=active.topic)
         for generation in self._context.replica.kept:
             if generation is not active:
-                gallery_record, _ = await self._extract(generation, booking, record, counting, is_active=False)
+                gallery_record, _ = await self._extract(generation, booking, record, counting, policy, is_active=False)
                 await self._context.publish(gallery_record, topic=generation.topic)
-        await self._answer(record, answer)
+        await self._answer(record, answer, policy)
 
-    async def _obey(self, order: RecordOrderReceived, record: LogRecord, counting: Entry | None) -> None:
+    async def _obey(
+        self, order: RecordOrderReceived, record: LogRecord, counting: Entry | None, policy: Policy
+    ) -> None:
         """Obey a court order in every generation, before the answer: no switch may bring the booking back (G5)."""
         context, active = self._context, self._context.replica.active
         decision = orders.obey(
@@ -155,7 +162,7 @@ class Bookings:
             record.position,
             counting=counting,
             booking_offset=await self._booking_offset(active, counting),
-            policy=context.policy,
+            policy=policy,
             at=context.clock(),
         )
         answer, withdrawal = decision.answer, decision.withdrawal
@@ -164,22 +171,23 @@ class Bookings:
             for generation in context.replica.kept:
                 gallery_record: TemplatesEnrolled | TemplatesWithdrawn = withdrawal
                 if booking is not None:
-                    extractions = await self._extractions(generation, booking, record, may_fail=True)
+                    extractions = await self._extractions(generation, booking, record, policy, may_fail=True)
                     gallery_record, its_answer = orders.enrol_again(
                         withdrawal,
                         decision.answer,
                         booking,
                         extractions,
-                        policy=context.policy,
+                        policy=policy,
                         model_digest=generation.model_digest,
                     )
                     answer = its_answer if generation is active else answer
                 await context.publish(gallery_record, topic=generation.topic)
+            context.telemetry.obeyed(context.age_s(record))
         if decision.enrols_again and withdrawal is not None and booking is None:
             answer = orders.not_found_again(answer)
         if order.order is OrderKind.EXPUNGE:
             await asyncio.to_thread(context.objects.destroy_key, booking_scope(order.ori, order.booking_number))
-        await self._answer(record, answer)
+        await self._answer(record, answer, policy)
 
     async def _booking_offset(self, generation: Generation, counting: Entry | None) -> int | None:
         """Return where the BookingRecorded stands that the counting gallery record goes back to, if that is known."""
@@ -212,23 +220,30 @@ class Bookings:
         booking: BookingRecorded,
         record: LogRecord,
         counting: Entry | None,
+        policy: Policy,
         *,
         is_active: bool = True,
     ) -> tuple[TemplatesEnrolled | TemplatesWithdrawn, BookingProcessed]:
         # What only the other generation's pack cannot do must not keep a booking out of this one.
-        extractions = await self._extractions(generation, booking, record, may_fail=not is_active)
+        extractions = await self._extractions(generation, booking, record, policy, may_fail=not is_active)
         return enrolment.enrol(
             booking,
             record.position,
             extractions,
             counting=counting,
-            policy=self._context.policy,
+            policy=policy,
             model_digest=generation.model_digest,
             at=self._context.clock(),
         )
 
     async def _extractions(
-        self, generation: Generation, booking: BookingRecorded, record: LogRecord, *, may_fail: bool
+        self,
+        generation: Generation,
+        booking: BookingRecorded,
+        record: LogRecord,
+        policy: Policy,
+        *,
+        may_fail: bool,
     ) -> dict[UUID, Extraction]:
         """Return what comes of each capture to extract.
 
@@ -236,11 +251,12 @@ class Bookings:
             generation: for which.
             booking: whose captures.
             record: the record that is decided.
+            policy: the one in force.
             may_fail: whether an image that would set the record aside counts as refused instead.
         """
         context = self._context
         scope = booking_scope(booking.ori, booking.booking_number)
-        captures = enrolment.captures_to_extract(booking, context.policy)
+        captures = enrolment.captures_to_extract(booking, policy)
         # The same photo in another generation is another attempt.
         first = len(captures) * list(context.replica.generations).index(generation.topic)
 
@@ -264,8 +280,8 @@ class Bookings:
             for capture, each in zip(captures, found, strict=True)
         }
 
-    async def _answer(self, record: LogRecord, answer: BookingProcessed) -> None:
-        await self._context.publish(answer)
+    async def _answer(self, record: LogRecord, answer: BookingProcessed, policy: Policy) -> None:
+        await self._context.publish(replace(answer, policy_version=policy.version))
         self._context.telemetry.decided(STAGE, answer.outcome, answer.code or "", self._context.age_s(record))
         log.info(
             "booking event decided",
