@@ -85,6 +85,7 @@ class WorkerSettings:
     barrier_limit_s: float
     dead_letter_limit: int
     snapshot_every_s: float
+    withdrawn_kept_s: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,7 +125,11 @@ class Worker:
             telemetry=parts.telemetry,
         )
         self._snapshots = Snapshots(
-            self.replica, parts.kafka, settings.data / "snapshots", every_s=settings.snapshot_every_s
+            self.replica,
+            parts.kafka,
+            settings.data / "snapshots",
+            every_s=settings.snapshot_every_s,
+            withdrawn_kept_s=settings.withdrawn_kept_s,
         )
         self._audit = AuditWatch(parts.audit, settle_s=settings.barrier_limit_s, telemetry=parts.telemetry)
         captures_at_once = settings.extractions_at_once + FETCHED_AHEAD
