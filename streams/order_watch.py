@@ -20,10 +20,11 @@ import structlog
 
 from processors.order_lag import OrderLag, WaitingOrder
 from schemas.codec import decode_for, record_name
-from schemas.errors import ContractError, DomainFault, TransientError
+from schemas.errors import ContractError, IntegrityError, TransientError
 from schemas.events import OrderKind, RecordOrderReceived
 from schemas.records import RecordBatch
 from schemas.topics import BOOKING_EVENTS
+from streams.guard import safe_text_of
 from streams.ports import NO_TELEMETRY
 
 if TYPE_CHECKING:
@@ -49,8 +50,8 @@ class OrderWatch(faust.Service):
         kafka: for reading what the workers have not come to.
         replica: knows what was obeyed.
         clock: for the age of an order when it is found.
-        obey: takes out of the gallery what the order at an offset of a partition protects; DomainFault and
-            ContractError leave it to the worker whose turn it is.
+        obey: takes out of the gallery what the order at an offset of a partition protects; where it cannot, the order
+            is left to the worker whose turn it is.
         settle_s: for how long a search waits for a look while too little is known; then it is not made.
         telemetry: told after every look.
     """
@@ -124,8 +125,11 @@ class OrderWatch(faust.Service):
                 continue
             try:
                 await self._obey(*place)
-            except (ContractError, DomainFault) as error:
-                log.info("waiting order left to its worker", place=f"{place[0]}/{place[1]}", reason=str(error))
+            except (TransientError, IntegrityError):
+                raise
+            except Exception as error:  # noqa: BLE001 - the guard deals with it when its turn comes (G12)
+                reason = safe_text_of(error)
+                log.info("waiting order left to its worker", place=f"{place[0]}/{place[1]}", reason=reason)
             self._taken_over.add(place)
 
     def _find(self, unread: Mapping[int, tuple[int, int]], now_s: float) -> list[WaitingOrder]:
