@@ -58,6 +58,11 @@ class DataFolder:
         return self.root / "logs"
 
     @property
+    def agreements(self) -> Path:
+        """Texts of agreements that stand in place of the shipped ones: <agreement>-<version>.txt."""
+        return self.root / "agreements"
+
+    @property
     def run(self) -> Path:
         """What is true only while it runs: addresses, ready marks."""
         return self.root / "run"
