@@ -9,7 +9,7 @@ Source: Prometheus naming (base units, `_total`, `_seconds`).
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily
@@ -28,6 +28,7 @@ WAIT_BUCKETS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5,
 
 GALLERY_TEMPLATES = "leadstream_gallery_templates"
 GALLERY_PERSONS = "leadstream_gallery_persons"
+ORDERS_BEHIND = "leadstream_orders_behind_seconds"
 
 
 class RoleMetrics:
@@ -89,6 +90,19 @@ class WorkerMetrics(RoleMetrics):
             registry=registry,
         )
         self._audit_behind.set(math.inf)
+        self._orders_behind = Gauge(
+            ORDERS_BEHIND,
+            "For how long a court order has waited to be obeyed, at most; past the policy's limit the worker refuses "
+            "probes.",
+            registry=registry,
+        )
+        self._orders_behind.set(math.inf)
+        self._obeyed = Histogram(
+            "leadstream_order_withdrawal_seconds",
+            "From the broker's append of a court order to the acknowledgement of its withdrawal.",
+            buckets=AGE_BUCKETS_S,
+            registry=registry,
+        )
         self._applied = Gauge(
             "leadstream_applied_offset",
             "Watermark of the replica: the next offset to apply.",
@@ -124,6 +138,14 @@ class WorkerMetrics(RoleMetrics):
     def audit_behind(self, behind_s: float) -> None:
         """Note how far the audit trail is behind, at most."""
         self._audit_behind.set(behind_s)
+
+    def orders_behind(self, behind_s: float) -> None:
+        """Note for how long a court order has waited, at most."""
+        self._orders_behind.set(behind_s)
+
+    def obeyed(self, age_s: float) -> None:
+        """Note how old a court order was when its withdrawal was acknowledged."""
+        self._obeyed.observe(max(age_s, 0.0))
 
     def watch_gallery(self, templates: Callable[[], int], persons: Callable[[], int]) -> None:
         """Ask for the size of the gallery whenever somebody looks."""
@@ -179,6 +201,56 @@ class _Audit(Collector):
         if lag is not None:
             yield GaugeMetricFamily(
                 "leadstream_audit_lag_records", "Records that Kafka has and the audit trail has not.", value=lag
+            )
+
+
+class ClerkMetrics(RoleMetrics):
+    """The clerk's.
+
+    Args:
+        role: its name.
+        progress: how far it is; None before it began.
+    """
+
+    def __init__(self, role: str, *, progress: Callable[[], RoleProgress | None]) -> None:
+        super().__init__(role)
+        self.registry.register(_Clerk(progress))
+
+
+class RoleProgress(Protocol):
+    """What the clerk says of itself."""
+
+    @property
+    def written(self) -> int:
+        """Events written since the start."""
+        ...
+
+    @property
+    def lag_records(self) -> int | None:
+        """Records that Kafka had at its last look and it had not applied."""
+        ...
+
+    @property
+    def waiting_for(self) -> str:
+        """What is away; empty while all goes well."""
+        ...
+
+
+class _Clerk(Collector):
+    def __init__(self, progress: Callable[[], RoleProgress | None]) -> None:
+        self._progress = progress
+
+    def collect(self) -> Iterator[Metric]:
+        seen = self._progress()
+        if seen is None:
+            return
+        yield CounterMetricFamily("leadstream_clerk_written", "Events written since the start.", value=seen.written)
+        yield GaugeMetricFamily("leadstream_clerk_waiting", "1 while it waits for Kafka.", value=bool(seen.waiting_for))
+        if seen.lag_records is not None:
+            yield GaugeMetricFamily(
+                "leadstream_clerk_lag_records",
+                "Records that Kafka had at its last look and the clerk had not applied.",
+                value=seen.lag_records,
             )
 
 

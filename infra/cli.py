@@ -24,6 +24,7 @@ from infra.commands import (
     generations,
     observing,
     operating,
+    ordering,
     oversight,
     probing,
     running,
@@ -47,6 +48,7 @@ for command in (
     running.up,
     running.worker,
     running.sink,
+    running.clerk,
     observing.status,
     booking.book,
     probing.probe,
@@ -60,6 +62,7 @@ for name, seen in (("list", oversight.list_users), ("show", oversight.show_user)
     administration.user.command(name)(seen)
 administration.user.add_typer(oversight.corrective_action, name="corrective-action")
 administration.publisher.command("list")(oversight.list_publishers)
+app.add_typer(ordering.order, name="order")
 app.add_typer(generations.generation, name="generation")
 app.add_typer(auditing.audit, name="audit")
 app.add_typer(benchmarking.bench, name="bench")

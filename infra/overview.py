@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import math
 import os
 from collections import Counter
 from dataclasses import asdict, dataclass, field
@@ -16,11 +17,11 @@ from prometheus_client.parser import text_string_to_metric_families
 from connectors.dead_letters import read_cases
 from connectors.group_progress import GroupProgress
 from connectors.kafka_log import KafkaLog
-from connectors.metrics import GALLERY_PERSONS, GALLERY_TEMPLATES
+from connectors.metrics import GALLERY_PERSONS, GALLERY_TEMPLATES, ORDERS_BEHIND
 from infra import wiring
 from infra.data_folder import DataFolder
 from infra.observation import LOOPBACK
-from infra.roles import SINK
+from infra.roles import CLERK, SINK
 from processors.dead_letters import State
 from schemas.errors import LeadstreamError, TransientError
 from schemas.topics import TOPICS
@@ -72,6 +73,8 @@ class Overview:
     dead_letters_by_code: dict[str, int] = field(default_factory=dict)
     gallery_templates: int | None = None
     gallery_persons: int | None = None
+    orders_behind_s: float | None = None
+    """For how long a court order has waited to be obeyed, at most."""
     away: list[str] = field(default_factory=list)
 
     @property
@@ -94,10 +97,11 @@ def look(settings: Settings) -> Overview:
     seen.roles = [_role(folder, name) for name in _names(folder)]
     seen.away += [f"{role.name}: {role.why}" for role in seen.roles if role.state != "ready"]
     if not settings.kafka_bootstrap:
-        # `up` starts a sink and workers; elsewhere they may run on other machines.
+        # `up` starts a sink, a clerk and workers; elsewhere they may run on other machines.
         names = {role.name for role in seen.roles}
         seen.away += [f"{SINK}: does not run here; see its log in {folder.logs}."] if SINK not in names else []
-        seen.away += [f"worker: none runs here; see the logs in {folder.logs}."] if not names - {SINK} else []
+        seen.away += [f"{CLERK}: does not run here; see its log in {folder.logs}."] if CLERK not in names else []
+        seen.away += [f"worker: none runs here; see the logs in {folder.logs}."] if not names - {SINK, CLERK} else []
     _try(seen, "gallery", lambda: _look_at_gallery(seen))
     _try(seen, "Kafka", lambda: _look_at_kafka(seen, settings))
     if seen.kafka_reachable:
@@ -156,21 +160,25 @@ def _get(port: int, path: str) -> str:
 
 
 def _look_at_gallery(seen: Overview) -> None:
-    """Ask the first ready worker that has a metrics page; each has the whole gallery."""
+    """Ask the first ready worker that has a metrics page; each has the whole gallery, and watches over all orders."""
     for role in seen.roles:
-        if role.name == SINK or role.state != "ready" or role.metrics_port is None:
+        if role.name in {CLERK, SINK} or role.state != "ready" or role.metrics_port is None:
             continue
         try:
             page = _get(role.metrics_port, "/metrics")
         except (OSError, http.client.HTTPException) as error:
             raise TransientError(f"{role.name} does not answer ({type(error).__name__}).") from None
         sizes = {
-            sample.name: int(sample.value)
+            sample.name: sample.value
             for family in text_string_to_metric_families(page)
             for sample in family.samples
-            if sample.name in (GALLERY_TEMPLATES, GALLERY_PERSONS)
+            if sample.name in (GALLERY_TEMPLATES, GALLERY_PERSONS, ORDERS_BEHIND)
         }
-        seen.gallery_templates, seen.gallery_persons = sizes.get(GALLERY_TEMPLATES), sizes.get(GALLERY_PERSONS)
+        seen.gallery_templates, seen.gallery_persons = (
+            None if (size := sizes.get(name)) is None else int(size) for name in (GALLERY_TEMPLATES, GALLERY_PERSONS)
+        )
+        behind_s = sizes.get(ORDERS_BEHIND, math.inf)
+        seen.orders_behind_s = None if math.isinf(behind_s) else round(behind_s, 1)
         return
 
 
