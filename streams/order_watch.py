@@ -134,8 +134,11 @@ class OrderWatch(faust.Service):
         return found
 
     def _waiting_s(self) -> float:
-        # Not the generation as it was at the look: after a switch, the one that is searched now has to have obeyed.
-        return self._lag.waiting_s(_now(), self._replica.active.ledger.has_reached)
+        return self._lag.waiting_s(_now(), self._is_obeyed)
+
+    def _is_obeyed(self, booking: str, offset: int) -> bool:
+        # By the generation that is searched at this moment, and not by the one of the look.
+        return self._replica.active.ledger.has_reached(booking, offset)
 
 
 def _by_partition(offsets: Mapping[tuple[str, int], int]) -> dict[int, int]:
