@@ -25,6 +25,7 @@ from infra.commands import (
     observing,
     operating,
     ordering,
+    oversight,
     probing,
     running,
 )
@@ -57,6 +58,10 @@ for command in (
     app.command()(command)
 for group in ("agency", "user", "publisher"):
     app.add_typer(getattr(administration, group), name=group)
+for name, seen in (("list", oversight.list_users), ("show", oversight.show_user), ("override", oversight.override)):
+    administration.user.command(name)(seen)
+administration.user.add_typer(oversight.corrective_action, name="corrective-action")
+administration.publisher.command("list")(oversight.list_publishers)
 app.add_typer(ordering.order, name="order")
 app.add_typer(generations.generation, name="generation")
 app.add_typer(auditing.audit, name="audit")

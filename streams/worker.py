@@ -57,6 +57,8 @@ GROUP = "leadstream-worker"
 CONSUMED = (BOOKING_EVENTS, PROBE_REQUESTS, ACCESS)
 """What the group works through; each record once, by one of its workers."""
 HEAL_EVERY_S = 30.0
+CLOSE_SEGMENTS_EVERY_S = 3600.0
+"""As long as Kafka writes to one segment of the gallery: `segment.ms` in topics.toml."""
 PROGRESS_EVERY_S = 5.0
 PROBES_AT_ONCE = 16
 """Requests that a worker has under way: enough to keep extraction and search busy."""
@@ -85,6 +87,7 @@ class WorkerSettings:
     barrier_limit_s: float
     dead_letter_limit: int
     snapshot_every_s: float
+    withdrawn_kept_s: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,7 +127,11 @@ class Worker:
             telemetry=parts.telemetry,
         )
         self._snapshots = Snapshots(
-            self.replica, parts.kafka, settings.data / "snapshots", every_s=settings.snapshot_every_s
+            self.replica,
+            parts.kafka,
+            settings.data / "snapshots",
+            every_s=settings.snapshot_every_s,
+            withdrawn_kept_s=settings.withdrawn_kept_s,
         )
         self._audit = AuditWatch(parts.audit, settle_s=settings.barrier_limit_s, telemetry=parts.telemetry)
         self._orders = OrderWatch(
@@ -146,6 +153,8 @@ class Worker:
         """Request partition -> the offset from which on outcomes were read back since it was assigned."""
         self._reading_back = asyncio.Lock()
         self._own_bookings: set[int] = set()
+        self._last_orders: dict[tuple[str, int], tuple[str, int, bool]] = {}
+        """Gallery topic and partition -> the last order there: booking, source offset, whether it was said again."""
         context = Context(
             replica=self.replica,
             own_policy=parts.policy,
@@ -228,6 +237,7 @@ class Worker:
         self.app.on_partitions_assigned.connect(cast("Any", self._on_assigned))
         self.app.on_partitions_revoked.connect(cast("Any", self._on_revoked))
         self.app.timer(HEAL_EVERY_S)(self._put_at_the_end_again)
+        self.app.timer(CLOSE_SEGMENTS_EVERY_S)(self._close_segments)
 
     def _listen(
         self,
@@ -405,6 +415,29 @@ class Worker:
                     log.warning("not put at the end yet", booking=key, reason=type(error).__name__)
                     return  # The timer comes again.
                 log.warning("put at the end again, behind a late repeat", booking=key, topic=generation.topic)
+
+    async def _close_segments(self) -> None:
+        """Say the last court order of each partition once more, when it is an hour old.
+
+        Kafka compacts no segment that it still writes to, and begins the next one only when something is written. Where
+        nothing is booked for a day, what an order took out would stay in Kafka for longer than it may.
+        """
+        if not self._caught_up.is_set():
+            return
+        for generation in self.replica.kept:
+            for partition, (key, entry) in generation.ledger.last_orders().items():
+                place = (generation.topic, partition)
+                known = self._last_orders.get(place)
+                is_old = known is not None and known[:2] == (key, entry.source_offset)
+                if known is not None and is_old and not known[2] and partition in self._own_bookings:
+                    try:
+                        await self._put_again(generation, key, *entry.position)
+                    except (TransientError, KafkaError, FaustError) as error:
+                        log.warning("segment not closed yet", topic=generation.topic, reason=type(error).__name__)
+                        return  # The timer comes again.
+                    self._last_orders[place] = (*known[:2], True)
+                elif not is_old:
+                    self._last_orders[place] = (key, entry.source_offset, False)
 
     async def _put_again(self, generation: Generation, key: str, partition: int, offset: int) -> None:
         try:

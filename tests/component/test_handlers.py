@@ -858,6 +858,7 @@ class Healing:
         self.worker._caught_up = asyncio.Event()
         self.worker._caught_up.set()
         self.worker._own_bookings = {0}
+        self.worker._last_orders = {}
 
     def record_at(self, topic: str, partition: int, offset: int) -> LogRecord:
         if offset not in self._records:
@@ -879,6 +880,31 @@ def late_repeat(bench: Bench, number: int) -> LogRecord:
     log.append(replace(log[number], offset=len(log)))
     bench._handle(bench.replica.apply_gallery(GALLERY, log[-1:]))
     return log[-1]
+
+
+def test_an_order_is_said_once_more_after_an_hour_so_that_kafka_closes_its_segment(bench: Bench) -> None:
+    """And compacts it in time, however little is booked."""
+    bench.book("B-1", bench.capture(0, "a"))
+    bench.book("B-2", bench.capture(0, "b", "B-2"))
+    bench.order(OrderKind.SEAL)
+    bench.order(OrderKind.SEAL, "B-3")
+    bench.order(OrderKind.UNSEAL, "B-3")
+    worker = Healing(bench, compacted=False)
+
+    def an_hour_later() -> list[str]:
+        worker.sent.clear()
+        asyncio.run(worker.worker._close_segments())
+        return [str(decode(value).event_id) for _, value in worker.sent]
+
+    seal = str(decode(bench.log.records[GALLERY, 0][2].value).event_id)
+    assert [an_hour_later() for _ in range(4)] == [[], [seal], [], []]
+    bench.order(OrderKind.EXPUNGE, "B-2")
+    worker._records = {record.offset: record for record in bench.log.records[GALLERY, 0]}
+    expungement = str(decode(bench.log.records[GALLERY, 0][-1].value).event_id)
+    assert [an_hour_later() for _ in range(3)] == [[], [expungement], []]
+    worker.worker._own_bookings = set()
+    bench.order(OrderKind.EXPUNGE, "B-4")
+    assert [an_hour_later() for _ in range(3)] == [[], [], []], "another worker has the partition"
 
 
 def test_a_withdrawal_behind_which_a_late_repeat_stands_is_put_at_the_end_byte_for_byte(bench: Bench) -> None:
