@@ -1296,7 +1296,7 @@ def test_what_is_said_while_the_audit_trail_is_asked_about_counts_too(bench: Ben
 
 def quality_override(request: ProbeSubmitted, **changes: Any) -> QualityOverrideGranted:
     facts: dict[str, Any] = {
-        "event_id": uuid_named(repr(changes)),
+        "event_id": uuid_named(request.image_sha256),
         "occurred_at": NOW,
         "actor": "user:bob",
         "user_id": "bob",
