@@ -11,7 +11,7 @@ import copy
 import tomllib
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
-from functools import cache
+from functools import cache, cached_property
 from hashlib import sha256
 from itertools import pairwise
 from pathlib import Path
@@ -48,6 +48,7 @@ from processors import search_rules
 from processors.access import ROOT_ADMINISTRATOR
 from processors.enrolment import CLOCK_TOLERANCE, captures_to_extract, enrol
 from processors.policy import parse_policy
+from processors.policy_changes import Effect, changes_between
 from processors.quality_rules import refusal_by_policy
 from processors.refusals import RefusalCode
 from processors.search_rules import (
@@ -68,6 +69,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from processors.policy import Policy
+    from schemas.events import ProbeSubmitted
 
 TEXT = (Path(__file__).parents[2] / "infra" / "policy" / "default.toml").read_text(encoding="utf-8")
 DEFAULT: dict[str, Any] = tomllib.loads(TEXT)
@@ -143,12 +145,15 @@ class Row:
     overlay: dict[str, Any] = field(default_factory=dict)
     """What the policy says besides, at the top level and one below."""
 
+    @cached_property
+    def request(self) -> ProbeSubmitted:
+        return probe_submitted(**self.asks)
+
     def verdict(self, document: dict[str, Any]) -> tuple[str, str]:
         if self.overlay:
             tables = {name: {**document[name], **table} for name, table in self.overlay.items()}
             document = {**document, **tables}
-        request = probe_submitted(**self.asks)
-        refusal = refusal_of_search(request, self.who.directory, policy_of(document), self.at)
+        refusal = refusal_of_search(self.request, self.who.directory, policy_of(document), self.at)
         return (refusal.code, refusal.rule) if refusal else ("", "")
 
 
@@ -843,3 +848,22 @@ def test_every_whole_chain_is_accepted_and_none_with_a_link_missing(digests: lis
 def test_whatever_is_asked_is_answered_by_a_value_with_words_and_a_rule(asks: dict[str, str]) -> None:
     for _, refusal in judgements(probe_submitted(**asks), person().directory, parse_policy(DEFAULT), NOW):
         assert refusal is None or (refusal.message and refusal.rule)
+
+
+# What is said to be stricter or looser.
+
+
+def test_no_change_that_is_called_stricter_allows_more_and_none_that_is_called_looser_refuses_more() -> None:
+    default = parse_policy(DEFAULT)
+    for name, document in MUTATIONS:
+        try:
+            policy = parse_policy(document)
+        except ContractError:
+            continue
+        effects = {change.effect for change in changes_between(default, policy)}
+        if len(effects) != 1 or Effect.OTHER in effects:
+            continue
+        for row in TABLE:
+            before, after = row.code is not None, row.verdict(document) != ("", "")
+            assert after >= before or effects == {Effect.LOOSER}, (name, row.says)
+            assert after <= before or effects == {Effect.STRICTER}, (name, row.says)
