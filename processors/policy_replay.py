@@ -17,7 +17,6 @@ from schemas.events import CandidateListIssued
 if TYPE_CHECKING:
     from processors.access import Directory
     from processors.policy import Policy
-    from processors.quality_rules import QualityRules
     from schemas.events import ProbeRefused, ProbeSubmitted
 
 ISSUED = "ISSUED"
@@ -62,15 +61,11 @@ def decide_anew(
         return Decision(code=refusal.code, rule=refusal.rule)
     if isinstance(outcome, CandidateListIssued) and outcome.quality_override is not None:
         return was
-    if _says_enough(outcome.measurements.keys(), policy.probe_quality):
+    asked = policy.probe_quality.minimum.keys() | policy.probe_quality.maximum.keys()
+    if outcome.measurements and asked <= outcome.measurements.keys():
         poor = refusal_by_policy(outcome.measurements, policy.probe_quality, policy.version)
         if poor:
             return Decision(code=poor.code, rule=poor.rule)
         if was.rule.startswith("quality."):
             return Decision(code=ISSUED)
     return Decision(code=IMAGE_NOT_JUDGED) if was.code in _OF_A_RULE else was
-
-
-def _says_enough(measured: object, asked: QualityRules) -> bool:
-    names = asked.minimum.keys() | asked.maximum.keys()
-    return bool(measured) and names <= set(measured)  # type: ignore[call-overload]
