@@ -10,8 +10,9 @@ from __future__ import annotations
 import re
 from collections import Counter
 from dataclasses import dataclass, field, replace
+from enum import StrEnum
 from hashlib import sha256
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, TypeVar
 from uuid import UUID, uuid5
 
 from connectors.clock import now
@@ -21,7 +22,16 @@ from connectors.outcomes import OutcomeConsumer, OutcomeKind, ends_of, first_out
 from processors.enrolment import MAX_BOOKING_NUMBER_CHARACTERS
 from schemas.codec import NO_REGISTRY, encode
 from schemas.errors import TransientError, UsageError
-from schemas.events import BookingProcessed, BookingRecorded, Capture, CaptureKind, OrderKind, Pose, RecordOrderReceived
+from schemas.events import (
+    BookingProcessed,
+    BookingRecorded,
+    Capture,
+    CaptureKind,
+    OrderEffect,
+    OrderKind,
+    Pose,
+    RecordOrderReceived,
+)
 from schemas.keys import booking_key, booking_scope
 from schemas.positions import NAMESPACE, SourcePosition
 from schemas.topics import BOOKING_OUTCOMES
@@ -40,6 +50,8 @@ BOOKING_CAPTURE = "BOOKING_CAPTURE"
 
 _ORI = re.compile(r"[A-Z0-9]{9}", re.ASCII)
 _NO_ID = UUID(int=0)
+
+Word = TypeVar("Word", bound=StrEnum)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -236,6 +248,7 @@ class BookingPublisher:
         court: str,
         order_number: str,
         ordered_at: datetime,
+        effect: OrderEffect | str | None = None,
         event_id: UUID | None = None,
     ) -> Published:
         """Publish a court order on one booking; the same call again gives the same event id.
@@ -247,6 +260,8 @@ class BookingPublisher:
             court: who made the order.
             order_number: the court's number of it.
             ordered_at: date of the order.
+            effect: what the court ordered done; None is what protects the person most. One that protects less holds
+                where the policy lets the statute have it; the answer names the effect that the order was given.
             event_id: derived from the content unless it is given.
 
         Raises:
@@ -264,11 +279,12 @@ class BookingPublisher:
             actor=self._actor,
             ori=self._ori,
             booking_number=booking_number,
-            order=_order_kind(order),
+            order=_one_of(OrderKind, order, "court order"),
             statute=statute,
             court=court,
             order_number=order_number,
             ordered_at=ordered_at,
+            effect=None if effect is None else _one_of(OrderEffect, effect, "effect of a court order"),
         )
         received = replace(draft, event_id=event_id or _content_id(draft), occurred_at=self._clock())
         return self._publish(received, ())
@@ -420,12 +436,12 @@ def _content_id(draft: BookingRecorded | RecordOrderReceived) -> UUID:
     return uuid5(NAMESPACE, f"content:{sha256(encode(draft)).hexdigest()}")
 
 
-def _order_kind(order: OrderKind | str) -> OrderKind:
+def _one_of(names: type[Word], word: str, what: str) -> Word:
     try:
-        return OrderKind(order.upper())
+        return names(word.upper().replace("-", "_"))
     except ValueError:
-        kinds = ", ".join(kind.value.lower() for kind in OrderKind)
-        raise UsageError(f"{order!r} is no court order; it is one of {kinds}.") from None
+        known = ", ".join(name.value.lower().replace("_", "-") for name in names)
+        raise UsageError(f"{word!r} is no {what}; it is one of {known}.") from None
 
 
 def _require_zone(instant: datetime, name: str) -> None:

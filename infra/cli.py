@@ -24,6 +24,7 @@ from infra.commands import (
     generations,
     observing,
     operating,
+    ordering,
     policies,
     probing,
     running,
@@ -57,6 +58,7 @@ for command in (
     app.command()(command)
 for group in ("agency", "user", "publisher"):
     app.add_typer(getattr(administration, group), name=group)
+app.add_typer(ordering.order, name="order")
 app.add_typer(generations.generation, name="generation")
 app.add_typer(policies.policy, name="policy")
 app.add_typer(auditing.audit, name="audit")

@@ -173,6 +173,11 @@ class GalleryLedger:
         number = self._keys.find(key)
         return number is not None and self._source_offsets[number] > source_offset
 
+    def has_reached(self, key: str, source_offset: int) -> bool:
+        """Tell whether what counts for a booking comes from a booking event of this offset or a later one."""
+        number = self._keys.find(key)
+        return number is not None and self._source_offsets[number] >= source_offset
+
     def to_put_at_the_end_again(self) -> dict[str, tuple[int, int]]:
         """Return booking key -> (partition, offset) of the counting record, where a late repeat stands behind it."""
         found = ((key, self.entry(key)) for key in sorted(self._superseded_by_late))

@@ -113,6 +113,12 @@ class RefusalCode(StrEnum):
     RECORD_SEALED = "RECORD_SEALED"
     RECORD_EXPUNGED = "RECORD_EXPUNGED"
 
+    # Court orders; with an order that was obeyed, the first three say what else is to be known.
+    EFFECT_REDUCED = "EFFECT_REDUCED"
+    BOOKING_UNKNOWN = "BOOKING_UNKNOWN"
+    NOT_ENROLLED_AGAIN = "NOT_ENROLLED_AGAIN"
+    STATUTE_NOT_ALLOWED = "STATUTE_NOT_ALLOWED"
+
     # The stored image.
     REFERENCE_UNRESOLVED = "REFERENCE_UNRESOLVED"
     DIGEST_MISMATCH = "DIGEST_MISMATCH"

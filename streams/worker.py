@@ -19,7 +19,7 @@ import structlog
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError, RecordTooLargeError
 from faust.exceptions import FaustError
 
-from processors import enrolment
+from processors import orders
 from processors.refusals import Refusal
 from schemas.codec import encode, topic_of
 from schemas.errors import ContractError, DomainFault, IntegrityError, TransientError
@@ -32,6 +32,7 @@ from streams.bookings import Bookings
 from streams.context import Context
 from streams.follower import Follower, SteadyChannel
 from streams.guard import Guard, safe_text_of
+from streams.order_watch import OrderWatch
 from streams.ports import NO_TELEMETRY
 from streams.probes import Probes
 from streams.replica import Replica
@@ -50,7 +51,7 @@ if TYPE_CHECKING:
     from processors.policy import Policy
     from schemas.events import Event
     from streams.generation import Generation
-    from streams.ports import Attempts, AuditProgress, Clock, Log, Objects, Telemetry
+    from streams.ports import Attempts, AuditProgress, BookingProgress, Clock, Log, Objects, Telemetry
 
 GROUP = "leadstream-worker"
 CONSUMED = (BOOKING_EVENTS, PROBE_REQUESTS, ACCESS)
@@ -95,10 +96,12 @@ class WorkerParts:
     """The gallery generations that it keeps; the first is searched until one is activated."""
     directory: Directory
     policy: Policy
+    """The operator's file; it holds while no policy is activated."""
     attempts: Attempts
     objects: Objects
     clock: Clock
     audit: AuditProgress
+    orders: BookingProgress
     telemetry: Telemetry = NO_TELEMETRY
 
 
@@ -124,6 +127,14 @@ class Worker:
             self.replica, parts.kafka, settings.data / "snapshots", every_s=settings.snapshot_every_s
         )
         self._audit = AuditWatch(parts.audit, settle_s=settings.barrier_limit_s, telemetry=parts.telemetry)
+        self._orders = OrderWatch(
+            parts.orders,
+            parts.kafka,
+            self.replica,
+            parts.clock,
+            settle_s=settings.barrier_limit_s,
+            telemetry=parts.telemetry,
+        )
         captures_at_once = settings.extractions_at_once + FETCHED_AHEAD
         # As many again for probes.
         self._pool = ThreadPoolExecutor(2 * captures_at_once, thread_name_prefix="extraction")
@@ -137,7 +148,7 @@ class Worker:
         self._own_bookings: set[int] = set()
         context = Context(
             replica=self.replica,
-            policy=parts.policy,
+            own_policy=parts.policy,
             attempts=parts.attempts,
             pool=self._pool,
             searches=SearchQueue(self._search_pool),
@@ -146,6 +157,7 @@ class Worker:
             clock=parts.clock,
             barrier_limit_s=settings.barrier_limit_s,
             is_audited_within=self._audit.is_within,
+            are_orders_obeyed_within=self._orders.is_within,
             captures_at_once=captures_at_once,
             many_bookings=BOOKINGS_AN_EXTRACTION * settings.extractions_at_once // 2,
             telemetry=parts.telemetry,
@@ -165,6 +177,7 @@ class Worker:
         await self.app.start()
         await self.app.add_runtime_dependency(self._follower)
         await self.app.add_runtime_dependency(self._audit)
+        await self.app.add_runtime_dependency(self._orders)
         await self.app.add_runtime_dependency(self._snapshots)
         stopping = asyncio.create_task(stop.wait())
         crashed = asyncio.create_task(self.app.wait_until_stopped())
@@ -400,7 +413,7 @@ class Worker:
             # Compaction was quicker; a withdrawal can still be said anew, and must be (G5).
             entry = generation.ledger.entry(key)
             ori, _, booking_number = key.partition("/")
-            again = enrolment.withdrawal_again(ori, booking_number, entry, self._parts.clock()) if entry else None
+            again = orders.withdrawal_again(ori, booking_number, entry, self._parts.clock()) if entry else None
             if again is None:
                 raise
             await self._publish(again, topic=generation.topic)

@@ -214,6 +214,7 @@ def test_status_is_well_while_all_runs_and_says_what_is_away_when_not(
 
     seen = until(settled, "nothing is behind")
     assert {role["name"]: role["state"] for role in seen["roles"]} == {"sink": "ready", "worker-1": "ready"}
+    assert seen["orders_behind_s"] < LIMIT_S, "G5: how long an order may have waited is known"
     assert seen["dead_letters_open"] == sum(seen["dead_letters_by_code"].values())
     code, printed, said = until(lambda: well if (well := operator.types("status"))[0] == DONE else None, "well again")
     assert "All is well." in said
