@@ -8,6 +8,7 @@ come out differently, or the file be refused. So an entry or a rule that nobody 
 from __future__ import annotations
 
 import copy
+import re
 import tomllib
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
@@ -867,3 +868,36 @@ def test_no_change_that_is_called_stricter_allows_more_and_none_that_is_called_l
             before, after = row.code is not None, row.verdict(document) != ("", "")
             assert after >= before or effects == {Effect.LOOSER}, (name, row.says)
             assert after <= before or effects == {Effect.STRICTER}, (name, row.says)
+
+
+# The documentation.
+
+DOCUMENT = (Path(__file__).parents[2] / "docs" / "policy.md").read_text(encoding="utf-8")
+
+
+def test_every_rule_is_explained_with_its_codes() -> None:
+    codes = {rule.name: rule.codes for rule in (*USER_RULES, *REQUEST_RULES)}
+    codes |= {name: (code,) for name, code in RULES_OF_THE_SYSTEM.items()}
+    codes |= {"enrolment.sources": (R.NOT_A_BOOKING_CAPTURE,), "enrolment.bulk_load_sources": (R.PROVENANCE_MISSING,)}
+    lines = {line.split("`")[1]: line for line in DOCUMENT.splitlines() if line.startswith("| `")}
+    for rule, due in codes.items():
+        assert [code for code in due if f"`{code}`" not in lines[rule]] == [], rule
+
+
+def test_whatever_proves_a_rule_as_explained_is_there() -> None:
+    root = Path(__file__).parents[2]
+    here = Path(__file__).relative_to(root).as_posix()
+    named = re.findall(r"`(tests/[\w/]+\.py)?(?:::(\w+))?`", DOCUMENT)
+    proofs = {(file or here, name) for file, name in named if file or name}
+    assert len(proofs) > 15
+    for file, name in proofs:
+        assert f"def {name}" in (root / file).read_text(encoding="utf-8"), (file, name)
+
+
+@pytest.mark.parametrize("source", PROHIBITED_SOURCES)
+def test_every_prohibited_source_has_its_authority_in_the_policy_and_in_its_explanation(source: str) -> None:
+    assert f"`{source}`" in DOCUMENT
+    stated = DEFAULT["probes"]["prohibited_sources"][source]
+    refusal = refusal_of_search(probe_submitted(source_type=source), person().directory, parse_policy(DEFAULT), NOW)
+    assert refusal is not None
+    assert (refusal.message, bool(stated["authority"])) == (stated["message"], True)
