@@ -25,6 +25,7 @@ from infra.commands import (
     observing,
     operating,
     probing,
+    reviewing,
     running,
 )
 from infra.commands.common import err
@@ -55,6 +56,7 @@ for command in (
     app.command()(command)
 for group in ("agency", "user", "publisher"):
     app.add_typer(getattr(administration, group), name=group)
+app.add_typer(reviewing.review, name="review")
 app.add_typer(generations.generation, name="generation")
 app.add_typer(auditing.audit, name="audit")
 app.add_typer(benchmarking.bench, name="bench")

@@ -14,6 +14,7 @@ from schemas.errors import UsageError
 
 if TYPE_CHECKING:
     from pathlib import Path
+    from uuid import UUID
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,10 @@ class DataFolder:
     def worker(self, name: str) -> Path:
         """A worker's own folder."""
         return self.root / "workers" / name
+
+    def sheet(self, user_id: str, review_id: UUID) -> Path:
+        """The review sheet of an examiner; deleted by retention."""
+        return self.root / "sheets" / _file_name(user_id) / f"{review_id}.html"
 
     def user_key(self, user_id: str) -> Path:
         """Private key of a person who works at this machine's command line."""
