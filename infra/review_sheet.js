@@ -179,7 +179,7 @@
     link.click();
     URL.revokeObjectURL(link.href);
     unsaved = false;
-    byId("told").textContent = decisions.length + " of " + sections.length + " saved; hand the file to leadstream review decide";
+    byId("told").textContent = decisions.length + " of " + sections.length + " saved";
   }
 
   function fill(section, decision) {
@@ -201,7 +201,7 @@
       const known = said.decisions.filter((each) => sections.some((section) => section.dataset.capture === each.capture_id));
       for (const each of known) { fill(sections.find((section) => section.dataset.capture === each.capture_id), each); }
       refresh();
-      byId("told").textContent = known.length + " decisions loaded";
+      byId("told").textContent = known.length + " of " + sections.length + " loaded";
     } catch (error) {
       byId("told").textContent = "That file holds no decisions of this review.";
     }
