@@ -9,7 +9,7 @@ Source: Prometheus naming (base units, `_total`, `_seconds`).
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily
@@ -179,6 +179,56 @@ class _Audit(Collector):
         if lag is not None:
             yield GaugeMetricFamily(
                 "leadstream_audit_lag_records", "Records that Kafka has and the audit trail has not.", value=lag
+            )
+
+
+class ClerkMetrics(RoleMetrics):
+    """The clerk's.
+
+    Args:
+        role: its name.
+        progress: how far it is; None before it began.
+    """
+
+    def __init__(self, role: str, *, progress: Callable[[], RoleProgress | None]) -> None:
+        super().__init__(role)
+        self.registry.register(_Clerk(progress))
+
+
+class RoleProgress(Protocol):
+    """What the clerk says of itself."""
+
+    @property
+    def written(self) -> int:
+        """Events written since the start."""
+        ...
+
+    @property
+    def lag_records(self) -> int | None:
+        """Records that Kafka had at its last look and it had not applied."""
+        ...
+
+    @property
+    def waiting_for(self) -> str:
+        """What is away; empty while all goes well."""
+        ...
+
+
+class _Clerk(Collector):
+    def __init__(self, progress: Callable[[], RoleProgress | None]) -> None:
+        self._progress = progress
+
+    def collect(self) -> Iterator[Metric]:
+        seen = self._progress()
+        if seen is None:
+            return
+        yield CounterMetricFamily("leadstream_clerk_written", "Events written since the start.", value=seen.written)
+        yield GaugeMetricFamily("leadstream_clerk_waiting", "1 while it waits for Kafka.", value=bool(seen.waiting_for))
+        if seen.lag_records is not None:
+            yield GaugeMetricFamily(
+                "leadstream_clerk_lag_records",
+                "Records that Kafka had at its last look and the clerk had not applied.",
+                value=seen.lag_records,
             )
 
 

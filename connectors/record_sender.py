@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 from confluent_kafka import KafkaError, KafkaException, Producer
 
 from connectors.publishing import DELIVERY_TIMEOUT_S
+from schemas.codec import encode, topic_of
 from schemas.errors import TransientError, UsageError
+from schemas.keys import key_of, partition_of
 from schemas.positions import SourcePosition
 from schemas.topics import TOPICS
 
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from confluent_kafka import Message
+
+    from schemas.events import Event
 
 _NEVER_TAKEN = frozenset({KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.RECORD_LIST_TOO_LARGE, KafkaError.INVALID_RECORD})
 
@@ -83,6 +87,35 @@ class RecordSender:
         if trouble is not None:
             raise self._failure(trouble, topic)
         return SourcePosition(topic=topic, partition=partition, offset=int(message.offset() or 0))
+
+    def send_all(self, events: Sequence[Event]) -> None:
+        """Return once the broker has acknowledged all of some events of ours, each in the topic of its kind.
+
+        Raises:
+            TransientError: not all were acknowledged; some may be in their topics.
+            UsageError: Kafka does not take one.
+        """
+        settled: list[KafkaError | None] = []
+        topic = ""
+        try:
+            for event in events:
+                topic, key = topic_of(event), key_of(event)
+                self._producer.produce(
+                    topic,
+                    partition=partition_of(topic, key),
+                    key=key,
+                    value=encode(event),
+                    on_delivery=lambda error, _message: settled.append(error),
+                )
+            self._producer.flush(self._timeout_s)
+        except (KafkaException, BufferError) as error:
+            if isinstance(error, BufferError):
+                raise TransientError(f"Too many records wait for Kafka; {self._advice}.") from None
+            raise self._failure(error.args[0], topic) from None
+        if trouble := next((error for error in settled if error is not None), None):
+            raise self._failure(trouble, topic)
+        if len(settled) < len(events):
+            raise TransientError(f"Kafka did not acknowledge all records in {self._timeout_s:g} s; {self._advice}.")
 
     def _failure(self, error: KafkaError, topic: str) -> Exception:
         if error.code() in _NEVER_TAKEN:

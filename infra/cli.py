@@ -47,6 +47,7 @@ for command in (
     running.up,
     running.worker,
     running.sink,
+    running.clerk,
     observing.status,
     booking.book,
     probing.probe,

@@ -13,6 +13,7 @@ from processors.access import ROOT_ADMINISTRATOR
 from schemas.errors import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from pathlib import Path
     from uuid import UUID
 
@@ -59,6 +60,11 @@ class DataFolder:
         return self.root / "logs"
 
     @property
+    def sheets(self) -> Path:
+        """Sheets of reviews, a folder for each examiner; readable by the owner only."""
+        return self.root / "sheets"
+
+    @property
     def run(self) -> Path:
         """What is true only while it runs: addresses, ready marks."""
         return self.root / "run"
@@ -68,8 +74,14 @@ class DataFolder:
         return self.root / "workers" / name
 
     def sheet(self, user_id: str, review_id: UUID) -> Path:
-        """The review sheet of an examiner; deleted by retention."""
-        return self.root / "sheets" / _file_name(user_id) / f"{review_id}.html"
+        """The sheet of one review."""
+        return self.sheets / _file_name(user_id) / f"{review_id}.html"
+
+    def destroy_sheets(self, reviews: Collection[UUID]) -> None:
+        """Delete the sheets of some reviews, where they are on this machine."""
+        for review_id in reviews:
+            for path in self.sheets.glob(f"*/{review_id}.html"):
+                path.unlink(missing_ok=True)
 
     def user_key(self, user_id: str) -> Path:
         """Private key of a person who works at this machine's command line."""

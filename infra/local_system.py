@@ -1,4 +1,4 @@
-"""All roles on one machine: broker, sink and workers as child processes that end with this one (`leadstream up`)."""
+"""All roles on one machine: broker, sink, clerk and workers as child processes that end with this one (`up`)."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class LocalSystem:
         if self._settings.kafka_bootstrap:
             raise UsageError(
                 f"{PREFIX}KAFKA_BOOTSTRAP names a cluster, but `up` starts a broker of its own. Unset it, or start the "
-                "roles one by one: `leadstream sink`, `leadstream worker`.",
+                "roles one by one: `leadstream sink`, `leadstream clerk`, `leadstream worker`.",
             )
         self._folder.run.mkdir(mode=0o700, exist_ok=True)
         self._folder.logs.mkdir(mode=0o700, exist_ok=True)
@@ -84,8 +84,9 @@ class LocalSystem:
             self.broker.start()
             self._folder.announce("broker", {"bootstrap": self.broker.bootstrap, "kind": self.broker.kind})
             TopicAdmin(self.broker.bootstrap, timeout_s=START_LIMIT_S).apply(wiring.topic_specs(self._settings))
-            self._say("starting the sink and the workers")
+            self._say("starting the sink, the clerk and the workers")
             self.start_role(roles.SINK, "sink")
+            self.start_role(roles.CLERK, "clerk")
             for name in self._workers:
                 self.start_role(name, "worker", "--name", name)
             for name in self.children:
@@ -142,7 +143,7 @@ class LocalSystem:
                 raise TransientError(f"{name} ended by itself with exit code {child.poll()}; {self._last_words(name)}")
 
     def stop(self) -> None:
-        """Stop the workers, then the sink, then the broker, so that each can still finish its work."""
+        """Stop the workers and the clerk, then the sink, then the broker, so that each can still finish its work."""
         for name in reversed(list(self.children)):
             if not self.children[name].stop(STOP_LIMIT_S):
                 self._say(f"{name} did not stop in {STOP_LIMIT_S:g} s and was killed")

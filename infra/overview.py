@@ -20,7 +20,7 @@ from connectors.metrics import GALLERY_PERSONS, GALLERY_TEMPLATES
 from infra import wiring
 from infra.data_folder import DataFolder
 from infra.observation import LOOPBACK
-from infra.roles import SINK
+from infra.roles import CLERK, SINK
 from processors.dead_letters import State
 from schemas.errors import LeadstreamError, TransientError
 from schemas.topics import TOPICS
@@ -94,10 +94,11 @@ def look(settings: Settings) -> Overview:
     seen.roles = [_role(folder, name) for name in _names(folder)]
     seen.away += [f"{role.name}: {role.why}" for role in seen.roles if role.state != "ready"]
     if not settings.kafka_bootstrap:
-        # `up` starts a sink and workers; elsewhere they may run on other machines.
+        # `up` starts a sink, a clerk and workers; elsewhere they may run on other machines.
         names = {role.name for role in seen.roles}
         seen.away += [f"{SINK}: does not run here; see its log in {folder.logs}."] if SINK not in names else []
-        seen.away += [f"worker: none runs here; see the logs in {folder.logs}."] if not names - {SINK} else []
+        seen.away += [f"{CLERK}: does not run here; see its log in {folder.logs}."] if CLERK not in names else []
+        seen.away += [f"worker: none runs here; see the logs in {folder.logs}."] if not names - {SINK, CLERK} else []
     _try(seen, "gallery", lambda: _look_at_gallery(seen))
     _try(seen, "Kafka", lambda: _look_at_kafka(seen, settings))
     if seen.kafka_reachable:
@@ -158,7 +159,7 @@ def _get(port: int, path: str) -> str:
 def _look_at_gallery(seen: Overview) -> None:
     """Ask the first ready worker that has a metrics page; each has the whole gallery."""
     for role in seen.roles:
-        if role.name == SINK or role.state != "ready" or role.metrics_port is None:
+        if role.name in {CLERK, SINK} or role.state != "ready" or role.metrics_port is None:
             continue
         try:
             page = _get(role.metrics_port, "/metrics")

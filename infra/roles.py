@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from connectors.metrics import SinkMetrics, WorkerMetrics
+from connectors.metrics import ClerkMetrics, SinkMetrics, WorkerMetrics
 from infra import logs, wiring
 from infra.data_folder import DataFolder
 from infra.observation import FROZEN_AFTER_S, Health, Lookout, OperatorPort, Pulse
@@ -23,10 +23,12 @@ if TYPE_CHECKING:
 
     from connectors.metrics import RoleMetrics
     from infra.settings import Settings
+    from streams.clerk import Clerk, ClerkProgress
     from streams.sink import Sink, SinkProgress
 
 DEFAULT_WORKER = "worker-1"
 SINK = "sink"
+CLERK = "clerk"
 POLL_S = 0.05
 BEAT_EVERY_S = 1.0
 
@@ -113,15 +115,52 @@ def run_sink(settings: Settings) -> None:
     )
     with _observed(settings, SINK, metrics, health) as announce, closing(wiring.audit_store(settings)) as trail:
         sink = wiring.sink(settings, trail)
-        threading.Thread(target=_announce_when_reading, args=(sink, announce, stop), daemon=True).start()
+        threading.Thread(
+            target=_announce_when, args=(lambda: sink.progress.lag_records is not None, announce, stop), daemon=True
+        ).start()
         try:
             sink.run(stop)
         finally:
             stop.set()
 
 
-def _announce_when_reading(sink: Sink, announce: Callable[[], None], stop: threading.Event) -> None:
-    while sink.progress.lag_records is None:
+def run_clerk(settings: Settings) -> None:
+    """Be the clerk until SIGTERM or SIGINT.
+
+    Raises:
+        LeadstreamError: why it stopped by itself.
+    """
+    logs.configure(settings.log_level, CLERK)
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    clerk: Clerk | None = None
+
+    def progress() -> ClerkProgress | None:
+        return clerk.progress if clerk else None
+
+    def health() -> Health:
+        seen = progress()
+        live = seen is None or time.monotonic() - seen.turned_at < FROZEN_AFTER_S
+        why = (seen.waiting_for if seen else "") or (
+            "" if seen and seen.lag_records == 0 else "reading what was said and decided before"
+        )
+        return Health(role=CLERK, live=live, ready=not why, why=why)
+
+    metrics = ClerkMetrics(CLERK, progress=progress)
+    with _observed(settings, CLERK, metrics, health) as announce:
+        clerk = wiring.clerk(settings)
+        threading.Thread(
+            target=_announce_when, args=(lambda: clerk.progress.lag_records == 0, announce, stop), daemon=True
+        ).start()
+        try:
+            clerk.run(stop)
+        finally:
+            stop.set()
+
+
+def _announce_when(is_ready: Callable[[], bool], announce: Callable[[], None], stop: threading.Event) -> None:
+    while not is_ready():
         if stop.wait(POLL_S):
             return
     announce()

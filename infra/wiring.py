@@ -20,10 +20,12 @@ from connectors.kafka_log import KafkaLog
 from connectors.key_custody import FileMasterKey
 from connectors.log_reader import LogReader
 from connectors.object_store import ObjectStore
+from connectors.record_sender import RecordSender
 from infra import clickhouse
 from infra.data_folder import DataFolder
 from infra.extracting import find_recipe
 from processors.access import Directory
+from processors.casebook import CaseBook
 from processors.model_card import model_digest, published_threshold
 from processors.policy import read_policy
 from processors.quantiser import codebook_for
@@ -32,6 +34,8 @@ from schemas.codec import decode_for
 from schemas.errors import ContractError, IntegrityError, UsageError
 from schemas.events import Consolidation
 from schemas.topics import ACCESS, TOPICS, generation_topic, is_further_generation, spec_of
+from streams.clerk import GROUP as CLERK_GROUP
+from streams.clerk import Clerk
 from streams.generation import Generation
 from streams.sink import GROUP as AUDIT_GROUP
 from streams.sink import Sink
@@ -277,6 +281,20 @@ def audit_reader(settings: Settings) -> AuditReader:
 def sink(settings: Settings, trail: AwaitedStore) -> Sink:
     """Join a sink."""
     return Sink(log_reader=LogReader(kafka_config(settings), group=AUDIT_GROUP), trail=trail)
+
+
+def clerk(settings: Settings) -> Clerk:
+    """Join a clerk."""
+    config = kafka_config(settings)
+    return Clerk(
+        log_reader=LogReader(config, group=CLERK_GROUP),
+        end_offsets=KafkaLog(config).end_offsets,
+        publish=RecordSender(config).send_all,
+        objects=object_store(settings),
+        destroy_sheets=DataFolder(settings.data).destroy_sheets,
+        casebook=CaseBook(directory(settings), policy(settings)),
+        clock=now,
+    )
 
 
 def access_refusal(settings: Settings, position: SourcePosition) -> Refusal | None:

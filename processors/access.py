@@ -9,7 +9,7 @@ is pinned by the operator (`leadstream init`) and is the root of that trust.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from hashlib import sha256
 from typing import TYPE_CHECKING
@@ -29,10 +29,12 @@ from schemas.events import (
     CandidateReviewed,
     CorrectiveActionClosed,
     CorrectiveActionOpened,
+    CorrectiveEffect,
     GenerationActivated,
     GenerationRemoved,
     ImageViewed,
     LoggedOn,
+    Logon,
     NoticeAcknowledged,
     PolicyActivated,
     ProbeSubmitted,
@@ -49,7 +51,7 @@ from schemas.keys import key_of
 from schemas.topics import GALLERY
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from datetime import datetime
     from uuid import UUID
 
@@ -98,8 +100,8 @@ BY_A_USER = (
 OF_AN_AGENCY = (AgencyRegistered, PublisherRegistered, UserRegistered)
 OF_A_GENERATION = (GenerationActivated, GenerationRemoved)
 FOR_EVERYBODY = (*OF_A_GENERATION, PolicyActivated)
-CHANGING = (*BY_ADMINISTRATORS, AgreementAccepted)
-"""What the directory folds; the others are only said."""
+CHANGING = (*BY_ADMINISTRATORS, AgreementAccepted, QualityOverrideGranted)
+"""What the directory folds once; a logon may be folded any number of times, and the others are only said."""
 
 # A slash would let one agency's ORI be taken for another's ORI and booking number (`schemas/keys.py`).
 _ORI = re.compile("[A-Z0-9]{9}", re.ASCII)
@@ -116,10 +118,10 @@ class Role(StrEnum):
 
 
 class Standing(StrEnum):
-    """Whether a user's access is open."""
+    """Whether a user's access is open; each one takes away more than the one before."""
 
-    NOT_GRANTED = "NOT_GRANTED"
     GRANTED = "GRANTED"
+    NOT_GRANTED = "NOT_GRANTED"
     RESTRICTED = "RESTRICTED"
     REVOKED = "REVOKED"
 
@@ -130,9 +132,26 @@ class Training:
 
     course: str
     version: str
+    material_sha256: str
+    approved_by: str
+    """User id."""
     completed_at: datetime
     expires_at: datetime
     """First instant at which it no longer counts."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CorrectiveCase:
+    """A violation that is being looked into."""
+
+    case_id: UUID
+    section: str
+    """What it is said to violate."""
+    effect: CorrectiveEffect
+    opened_at: datetime
+    opened_by: str
+    """Actor."""
+    probe_id: UUID | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,10 +162,39 @@ class User:
     ori: str
     roles: frozenset[str]
     public_key: bytes | None
-    standing: Standing = Standing.NOT_GRANTED
+    decided: Standing = Standing.NOT_GRANTED
+    """What grants, restrictions, revocations and closed cases left; open cases may take away more."""
     trainings: tuple[Training, ...] = ()
-    agreements: frozenset[tuple[str, str]] = frozenset()
-    """(agreement, version) accepted."""
+    agreements: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    """(agreement, version) accepted -> SHA-256 of the document shown, 64 lower-case hexadecimal digits."""
+    open_cases: tuple[CorrectiveCase, ...] = ()
+    last_logon: Logon | None = None
+    """None for who never logged on."""
+
+    @property
+    def standing(self) -> Standing:
+        """Whether access is open: as decided, or less while an open corrective case takes more away."""
+        return max((self.decided, *map(_standing_under, self.open_cases)), key=_HOW_MUCH_IS_TAKEN)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QualityOverride:
+    """A supervisor's word that an image may be searched in a case although its quality is too poor."""
+
+    event_id: UUID
+    supervisor: str
+    """User id."""
+    expires_at: datetime
+    """First instant at which it no longer counts."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetentionRequest:
+    """An administrator's word that what is due at an instant is to be deleted now."""
+
+    event_id: UUID
+    user_id: str
+    due_by: datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,8 +216,23 @@ def identity(signer: Signer) -> str:
     return f"user:{signer.user_id}" if isinstance(signer, User) else f"publisher:{signer.publisher_id}"
 
 
+_HOW_MUCH_IS_TAKEN = list(Standing).index
+
+
+def _standing_under(case: CorrectiveCase) -> Standing:
+    return {
+        CorrectiveEffect.NONE: Standing.GRANTED,
+        CorrectiveEffect.RESTRICT: Standing.RESTRICTED,
+        CorrectiveEffect.REVOKE: Standing.REVOKED,
+    }[case.effect]
+
+
 def _not_allowed(message: str) -> Refusal:
     return Refusal(code=RefusalCode.NOT_ALLOWED, message=message)
+
+
+def _refused(code: RefusalCode, message: str) -> Refusal:
+    return Refusal(code=code, message=message)
 
 
 def _refusal_of_identity(record: LogRecord, event: Event, signer: Signer) -> Refusal | None:
@@ -178,6 +241,79 @@ def _refusal_of_identity(record: LogRecord, event: Event, signer: Signer) -> Ref
     if event.actor != identity(signer):
         return _not_allowed(f"The event says it was caused by another than its signer {identity(signer)}.")
     return None
+
+
+def _refusal_of_grant(user: User) -> Refusal | None:
+    """Return which open corrective case stands against a grant: it would have no effect until the case is closed."""
+    for case in user.open_cases:
+        if case.effect is not CorrectiveEffect.NONE:
+            return _refused(
+                RefusalCode.CORRECTIVE_CASE_OPEN,
+                f"The corrective case {case.case_id} holds the access of {user.user_id}; close the case first.",
+            )
+    return None
+
+
+def _refusal_of_retention_run(event: RetentionRunRequested, signer: User) -> Refusal | None:
+    if event.user_id != signer.user_id:
+        return _not_allowed("A retention run is requested by the administrator who signs.")
+    if event.due_by > event.occurred_at:
+        return _refused(RefusalCode.TIME_IN_FUTURE, "Only what is due by now can be deleted; name no later instant.")
+    return None
+
+
+def _training_of(event: TrainingCompleted) -> Training:
+    return Training(
+        course=event.course,
+        version=event.course_version,
+        material_sha256=event.material_sha256,
+        approved_by=event.approved_by,
+        completed_at=event.completed_at,
+        expires_at=event.expires_at,
+    )
+
+
+def _case_of(event: CorrectiveActionOpened) -> CorrectiveCase:
+    return CorrectiveCase(
+        case_id=event.corrective_case_id,
+        section=event.section,
+        effect=event.effect,
+        opened_at=event.occurred_at,
+        opened_by=event.actor,
+        probe_id=event.probe_id,
+    )
+
+
+def _after(user: User, event: Event) -> User:
+    """Return a user after what was said about them."""
+    match event:
+        case AccessGranted():
+            user = replace(user, decided=Standing.GRANTED)
+        case AccessRestricted():
+            user = replace(user, decided=Standing.RESTRICTED)
+        case AccessRevoked():
+            user = replace(user, decided=Standing.REVOKED)
+        case TrainingCompleted():
+            # The same course said in several events must not grow the list without end.
+            user = replace(user, trainings=tuple(dict.fromkeys((*user.trainings, _training_of(event)))))
+        case AgreementAccepted():
+            shown = {(event.agreement, event.agreement_version): event.document_sha256}
+            user = replace(user, agreements={**user.agreements, **shown})
+        case LoggedOn() if user.last_logon is None or user.last_logon.at < event.occurred_at:
+            user = replace(user, last_logon=Logon(at=event.occurred_at, method=event.method))
+        case CorrectiveActionOpened():
+            user = replace(user, open_cases=(*user.open_cases, _case_of(event)))
+        case CorrectiveActionClosed():
+            user = _after_closing(user, event)
+    return user
+
+
+def _after_closing(user: User, event: CorrectiveActionClosed) -> User:
+    """Return the user without a case; what it took away is kept where the closing does not give it back."""
+    (closed,) = (case for case in user.open_cases if case.case_id == event.corrective_case_id)
+    others = tuple(case for case in user.open_cases if case is not closed)
+    kept = Standing.GRANTED if event.restores_access else _standing_under(closed)
+    return replace(user, open_cases=others, decided=max(user.decided, kept, key=_HOW_MUCH_IS_TAKEN))
 
 
 class Directory:
@@ -193,7 +329,7 @@ class Directory:
             ori="",
             roles=frozenset({Role.ADMINISTRATOR}),
             public_key=root_public_key,
-            standing=Standing.GRANTED,
+            decided=Standing.GRANTED,
         )
         self.agencies: dict[str, str] = {}
         self.users: dict[str, User] = {root.user_id: root}
@@ -204,9 +340,15 @@ class Directory:
         """(effective from, policy), in the order in which they were activated."""
         self.removed_generations: set[str] = set()
         """Topics of generations whose templates are to be erased, or are."""
+        self.retention_requests: tuple[RetentionRequest, ...] = ()
+        """Those that asked for more than all before them, the latest instant last."""
+        self._overrides: dict[tuple[str, str, str], list[QualityOverride]] = {}
+        """(SHA-256 of the image, case number, ORI) -> overrides, in the order in which they were granted."""
+        self._closed_cases: set[UUID] = set()
         self._owner_of_key: dict[str, str] = {signing.key_id(root_public_key): identity(root)}
-        self._applied: set[tuple[str, UUID]] = set()
-        """(actor, event id) of what was folded: a signed record that is sent again must not undo what came after."""
+        self._verdicts: dict[tuple[str, UUID], Refusal | ContractError | None] = {}
+        """(actor, event id) -> what the first of them did. A signed record that is sent again must not undo what came
+        after, nor have the effect that it was refused when its signer could not say it."""
 
     def signer_of(self, record: LogRecord) -> Signer | Refusal:
         """Return who signed a record, or UNAUTHENTICATED when nobody registered did."""
@@ -233,11 +375,11 @@ class Directory:
     def refusal_of(self, record: LogRecord, event: Event) -> Refusal | None:
         """Return why this event may not be said by whoever signed it, or None when it may."""
         signer = self.signer_of(record)
-        return signer if isinstance(signer, Refusal) else self._refusal_of_event(record, event, signer)
+        if isinstance(signer, Refusal):
+            return signer
+        return _refusal_of_identity(record, event, signer) or self._refusal_of_event(event, signer)
 
-    def _refusal_of_event(self, record: LogRecord, event: Event, signer: Signer) -> Refusal | None:
-        if (refusal := _refusal_of_identity(record, event, signer)) is not None:
-            return refusal
+    def _refusal_of_event(self, event: Event, signer: Signer) -> Refusal | None:
         if isinstance(event, BY_ADMINISTRATORS):
             return self._refusal_of_administration(event, signer)
         if isinstance(event, (BookingRecorded, RecordOrderReceived)):
@@ -251,18 +393,49 @@ class Directory:
     def apply(self, record: LogRecord, event: Event) -> Refusal | None:
         """Fold one access event into the directory.
 
-        An event that may not be said changes nothing, and neither does one that was folded before: whoever can write
-        to Kafka can send a signed grant again after it was revoked.
+        An event that may not be said changes nothing. One that was decided before changes nothing either, and has the
+        answer that it had: whoever can write to Kafka can send a signed grant again after it was revoked.
 
         Raises:
             ContractError: the event has a value that no directory can hold, such as an unusable public key.
         """
-        refusal = self.refusal_of(record, event)
+        signer = self.signer_of(record)
+        if isinstance(signer, Refusal):
+            return signer
+        if (refusal := _refusal_of_identity(record, event, signer)) is not None:
+            return refusal
+        if not isinstance(event, CHANGING):
+            refusal = self._refusal_of_event(event, signer)
+            if refusal is None and isinstance(event, LoggedOn):
+                self._change(event.user_id, lambda user: _after(user, event))
+            return refusal
         said = (event.actor, event.event_id)
-        if refusal is None and isinstance(event, CHANGING) and said not in self._applied:
-            self._fold(event)
-            self._applied.add(said)
-        return refusal
+        if said not in self._verdicts:
+            self._verdicts[said] = self._decide(event, signer)
+        verdict = self._verdicts[said]
+        if isinstance(verdict, ContractError):
+            raise ContractError(*verdict.args)
+        return verdict
+
+    def quality_override(self, request: ProbeSubmitted, at: datetime) -> UUID | None:
+        """Return the event id of the override under which an image of poor quality may be searched, or None.
+
+        It is the first that holds at this instant: for this image in this case of this agency, not expired, and by
+        another than who asks, who still is a supervisor of the agency whose access is granted.
+        """
+        granted = self._overrides.get((request.image_sha256, request.case_number, request.ori), ())
+        for override in granted:
+            supervisor = self.users.get(override.supervisor)
+            if (
+                at < override.expires_at
+                and supervisor is not None
+                and supervisor.user_id != request.user_id
+                and supervisor.standing is Standing.GRANTED
+                and Role.SUPERVISOR in supervisor.roles
+                and supervisor.ori == request.ori
+            ):
+                return override.event_id
+        return None
 
     def policy_at(self, at: datetime) -> Policy | None:
         """Return the activated policy that holds at an instant, or None while none does.
@@ -271,6 +444,15 @@ class Directory:
         """
         in_effect = [(since, number) for number, (since, _) in enumerate(self._policies) if since <= at]
         return self._policies[max(in_effect)[1]][1] if in_effect else None
+
+    def _decide(self, event: Event, signer: Signer) -> Refusal | ContractError | None:
+        refusal = self._refusal_of_event(event, signer)
+        if refusal is None:
+            try:
+                self._fold(event)
+            except ContractError as error:
+                return error.with_traceback(None)
+        return refusal
 
     def _refusal_of_generation(self, event: GenerationActivated | GenerationRemoved) -> Refusal | None:
         active_topic = self.active_generation[1] if self.active_generation else GALLERY
@@ -290,16 +472,71 @@ class Directory:
             return _not_allowed(f"{type(event).__name__} must be signed by an administrator.")
         if signer.standing is not Standing.GRANTED:
             return _not_allowed("The administrator's access is not granted.")
-        if isinstance(event, TrainingCompleted) and event.user_id in (event.approved_by, signer.user_id):
-            return _not_allowed("Nobody approves their own training.")
         if isinstance(event, UserRegistered) and event.user_id == ROOT_ADMINISTRATOR:
             return _not_allowed("The first administrator is pinned by the operator and cannot be registered again.")
-        if isinstance(event, ABOUT_A_USER) and event.user_id not in self.users:
-            return Refusal(
-                code=RefusalCode.USER_UNKNOWN,
-                message=f"User {event.user_id} is not registered; register the user first.",
+        if isinstance(event, OF_A_GENERATION):
+            return self._refusal_of_generation(event)
+        if isinstance(event, RetentionRunRequested):
+            return _refusal_of_retention_run(event, signer)
+        return self._refusal_about_a_user(event, signer) if isinstance(event, ABOUT_A_USER) else None
+
+    def _refusal_about_a_user(
+        self,
+        event: TrainingCompleted
+        | AccessGranted
+        | AccessRestricted
+        | AccessRevoked
+        | CorrectiveActionOpened
+        | CorrectiveActionClosed,
+        signer: User,
+    ) -> Refusal | None:
+        user = self.users.get(event.user_id)
+        if user is None:
+            return _refused(
+                RefusalCode.USER_UNKNOWN, f"User {event.user_id} is not registered; register the user first."
             )
-        return self._refusal_of_generation(event) if isinstance(event, OF_A_GENERATION) else None
+        if isinstance(event, TrainingCompleted) and event.user_id in (event.approved_by, signer.user_id):
+            return _not_allowed("Nobody approves their own training.")
+        if isinstance(event, AccessGranted):
+            return _refusal_of_grant(user)
+        if isinstance(event, (CorrectiveActionOpened, CorrectiveActionClosed)):
+            return self._refusal_of_case(event, signer)
+        return None
+
+    def _refusal_of_case(self, event: CorrectiveActionOpened | CorrectiveActionClosed, signer: User) -> Refusal | None:
+        if event.user_id == signer.user_id:
+            return _not_allowed("Nobody opens or closes a case about themselves; ask another administrator.")
+        if isinstance(event, CorrectiveActionOpened):
+            return self._refusal_of_opening(event)
+        return self._refusal_of_closing(event)
+
+    def _refusal_of_opening(self, event: CorrectiveActionOpened) -> Refusal | None:
+        if not event.section.strip():
+            return _refused(
+                RefusalCode.SECTION_MISSING, "Cite the section of the law, policy or agreement that applies."
+            )
+        if not event.facts.strip():
+            return _refused(RefusalCode.FACTS_MISSING, "State in words what happened.")
+        known = {case.case_id for user in self.users.values() for case in user.open_cases}
+        if event.corrective_case_id in known | self._closed_cases:
+            return _refused(
+                RefusalCode.CORRECTIVE_CASE_REPEATED,
+                f"There is a corrective case {event.corrective_case_id} already; give a new case an id of its own.",
+            )
+        return None
+
+    def _refusal_of_closing(self, event: CorrectiveActionClosed) -> Refusal | None:
+        if not event.findings.strip():
+            return _refused(RefusalCode.FINDINGS_MISSING, "State in words what was found.")
+        case_id = event.corrective_case_id
+        if case_id in {case.case_id for case in self.users[event.user_id].open_cases}:
+            return None
+        if case_id in self._closed_cases:
+            return _refused(RefusalCode.CORRECTIVE_CASE_CLOSED, f"The corrective case {case_id} is closed already.")
+        return _refused(
+            RefusalCode.CORRECTIVE_CASE_UNKNOWN,
+            f"There is no corrective case {case_id} about {event.user_id}; see `leadstream user list`.",
+        )
 
     @staticmethod
     def _refusal_of_publication(event: Event, signer: Signer, ori: str) -> Refusal | None:
@@ -316,7 +553,15 @@ class Directory:
             return _not_allowed("A quality override must be signed by the supervisor who grants it.")
         if signer.standing is not Standing.GRANTED:
             return _not_allowed("The supervisor's access is not granted.")
-        return None if event.ori == signer.ori else _not_allowed("A supervisor grants overrides for the own agency.")
+        if event.ori != signer.ori:
+            return _not_allowed("A supervisor grants overrides for the own agency.")
+        if not event.reason.strip():
+            return _refused(
+                RefusalCode.REASON_TEXT_MISSING, "State in words why the image may be searched nevertheless."
+            )
+        if event.expires_at <= event.occurred_at:
+            return _refused(RefusalCode.OVERRIDE_EXPIRED, "The override ends before it begins; check its expiry.")
+        return None
 
     def _refusal_of_speaking_for(
         self,
@@ -344,7 +589,23 @@ class Directory:
         return self._refusal_of_publication(event, signer, ori)
 
     def _fold(self, event: Event) -> None:
-        if isinstance(event, OF_AN_AGENCY) and not _ORI.fullmatch(event.ori):
+        if isinstance(event, OF_AN_AGENCY):
+            self._fold_registration(event)
+        elif isinstance(event, FOR_EVERYBODY):
+            self._fold_for_everybody(event)
+        elif isinstance(event, QualityOverrideGranted):
+            place = (event.image_sha256, event.case_number, event.ori)
+            override = QualityOverride(event_id=event.event_id, supervisor=event.user_id, expires_at=event.expires_at)
+            self._overrides.setdefault(place, []).append(override)
+        elif isinstance(event, RetentionRunRequested):
+            self._fold_retention_run(event)
+        elif isinstance(event, (*ABOUT_A_USER, AgreementAccepted)):
+            if isinstance(event, CorrectiveActionClosed):
+                self._closed_cases.add(event.corrective_case_id)
+            self._change(event.user_id, lambda user: _after(user, event))
+
+    def _fold_registration(self, event: AgencyRegistered | PublisherRegistered | UserRegistered) -> None:
+        if not _ORI.fullmatch(event.ori):
             raise ContractError("An ORI has nine characters, A to Z and 0 to 9; register the agency by its own.")
         if isinstance(event, AgencyRegistered):
             self.agencies[event.ori] = event.name
@@ -357,46 +618,23 @@ class Directory:
                     may_publish=frozenset(event.may_publish),
                 ),
             )
-        elif isinstance(event, UserRegistered):
-            before = self.users.get(event.user_id)
+        else:
             user = User(
                 user_id=event.user_id,
                 ori=event.ori,
                 roles=frozenset(event.roles),
                 public_key=event.public_key,
             )
-            if before:
-                user = replace(
-                    user,
-                    standing=before.standing,
-                    trainings=before.trainings,
-                    agreements=before.agreements,
-                )
-            self._register(user)
-        elif isinstance(event, (AccessGranted, AccessRestricted, AccessRevoked)):
-            standing = {
-                AccessGranted: Standing.GRANTED,
-                AccessRestricted: Standing.RESTRICTED,
-                AccessRevoked: Standing.REVOKED,
-            }[type(event)]
-            self._change(event.user_id, lambda user: replace(user, standing=standing))
-        elif isinstance(event, TrainingCompleted):
-            training = Training(
-                course=event.course,
-                version=event.course_version,
-                completed_at=event.completed_at,
-                expires_at=event.expires_at,
+            before = self.users.get(event.user_id)
+            # A registration says who somebody is, and gives and takes nothing else.
+            self._register(
+                replace(before, ori=user.ori, roles=user.roles, public_key=user.public_key) if before else user
             )
-            self._change(
-                event.user_id,
-                # A repeated delivery must not grow the list without end.
-                lambda user: replace(user, trainings=tuple(dict.fromkeys((*user.trainings, training)))),
-            )
-        elif isinstance(event, FOR_EVERYBODY):
-            self._fold_for_everybody(event)
-        elif isinstance(event, AgreementAccepted):
-            accepted = (event.agreement, event.agreement_version)
-            self._change(event.user_id, lambda user: replace(user, agreements=user.agreements | {accepted}))
+
+    def _fold_retention_run(self, event: RetentionRunRequested) -> None:
+        asked = RetentionRequest(event_id=event.event_id, user_id=event.user_id, due_by=event.due_by)
+        if not self.retention_requests or asked.due_by > self.retention_requests[-1].due_by:
+            self.retention_requests = (*self.retention_requests, asked)
 
     def _fold_policy(self, event: PolicyActivated) -> None:
         if event.document is None:

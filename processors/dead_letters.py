@@ -11,10 +11,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from hashlib import sha256
 from typing import TYPE_CHECKING
 
 from schemas.errors import DomainFault
-from schemas.events import DeadLetter, DeadLetterReplayed
+from schemas.events import DeadLetter, DeadLetterReplayed, Header, OriginalRecord
+from schemas.positions import derived_id
 from schemas.topics import ACCESS, TOPICS
 
 if TYPE_CHECKING:
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from schemas.positions import SourcePosition
+    from schemas.records import LogRecord
 
 HEADER_REPLAY_COUNT = "ls-replay-count"
 HEADER_FIRST_SEEN = "ls-first-seen-us"
@@ -61,6 +64,48 @@ class Past:
 
     first_seen_at: datetime
     replay_count: int
+
+
+def letter_of(
+    record: LogRecord, *, actor: str, stage: str, code: str, message: str, reference: str | None, at: datetime
+) -> DeadLetter:
+    """Return the dead letter of a record that could not be processed.
+
+    Args:
+        record: which.
+        actor: which role sets it aside.
+        stage: which part of it.
+        code: why.
+        message: the same in words; never biometric data.
+        reference: of the original bytes in the object store; None where they could not be kept.
+        at: now.
+    """
+    value, past = record.value or b"", past_of(record.headers, at)
+    return DeadLetter(
+        event_id=letter_id(record),
+        occurred_at=at,
+        actor=actor,
+        source=record.position,
+        stage=stage,
+        code=code,
+        message=message,
+        value_sha256=sha256(value).hexdigest(),
+        value_size_bytes=len(value),
+        reference=reference,
+        first_seen_at=past.first_seen_at,
+        replay_count=past.replay_count,
+    )
+
+
+def letter_id(record: LogRecord) -> UUID:
+    """Return the identity of the dead letter of a record."""
+    return derived_id(record.position, "dead-letter")
+
+
+def original_of(record: LogRecord) -> OriginalRecord:
+    """Return what is kept of a record that could not be processed."""
+    headers = tuple(Header(name=name, value=content) for name, content in record.headers)
+    return OriginalRecord(key=record.key, value=record.value, headers=headers)
 
 
 def fold(events: Iterable[DeadLetter | DeadLetterReplayed]) -> tuple[Case, ...]:

@@ -22,7 +22,7 @@ from processors.quality_rules import QualityRules, Use, parse_quality_rules
 from schemas.errors import ContractError
 from schemas.events import Consolidation, OrderEffect, OrderKind, ReviewConclusion
 
-MAX_POLICY_BYTES = 262_144
+MAX_POLICY_BYTES = 65_536
 EVERY_AGENCY = "DEFAULT"
 """Stands for agencies that have no rules of their own."""
 
@@ -169,6 +169,8 @@ class ReviewRules(_Closed):
 
     roles: Words
     """Roles that may compare."""
+    from_agencies: frozenset[Word] = frozenset()
+    """ORIs of agencies whose examiners may compare for every agency; each agency's own may in any case."""
     examiners: Count
     """How many different persons compare every candidate before a lead is issued."""
     shows_scores: Flag

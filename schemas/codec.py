@@ -105,6 +105,14 @@ def decode_for(topic: str, data: bytes | None, *, registry: Mapping[int, SchemaV
     return event
 
 
+def record_name(data: bytes | None, *, registry: Mapping[int, SchemaVersion] = NO_REGISTRY) -> str | None:
+    """Return the full Avro name of what the bytes are said to hold, unread; None where they name no schema."""
+    try:
+        return _unframe(data, registry)[0].name
+    except ContractError:
+        return None
+
+
 def decode_as_written(data: bytes | None, *, registry: Mapping[int, SchemaVersion] = NO_REGISTRY) -> WrittenRecord:
     """Return the record exactly as written, read by its writer's schema alone.
 

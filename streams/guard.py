@@ -7,17 +7,14 @@ hand, after the guard says that the event was dealt with (G1, G12).
 from __future__ import annotations
 
 import asyncio
-from hashlib import sha256
 from typing import TYPE_CHECKING
 
 import structlog
 
-from processors.dead_letters import past_of
+from processors.dead_letters import letter_id, letter_of, original_of
 from processors.refusals import RefusalCode
 from schemas.codec import encode
 from schemas.errors import ContractError, DomainFault, IntegrityError, LeadstreamError, TransientError, place_of
-from schemas.events import DeadLetter, Header, OriginalRecord
-from schemas.positions import derived_id
 from streams.ports import NO_TELEMETRY
 
 if TYPE_CHECKING:
@@ -137,38 +134,26 @@ class Guard:
                 f"{self._dead_letters} dead letters in stage {self._stage}: the stream looks broken. Find the cause "
                 "with the dead letter topic, mend it, and start the worker again; the backlog is kept.",
             )
-        value = record.value or b""
-        original = OriginalRecord(
-            key=record.key,
-            value=record.value,
-            headers=tuple(Header(name=name, value=content) for name, content in record.headers),
-        )
-        event_id = derived_id(record.position, "dead-letter")
+        event_id = letter_id(record)
         try:
-            stored = await asyncio.to_thread(self._objects.put, f"dead-letter/{event_id}", "original", encode(original))
+            stored = await asyncio.to_thread(
+                self._objects.put, f"dead-letter/{event_id}", "original", encode(original_of(record))
+            )
             reference = stored.reference
         except DomainFault as fault:
             # Its key was destroyed in time, or Kafka lost the record that stood here before.
             log.warning("original not kept", stage=self._stage, position=str(record.position), code=fault.code)
             reference = None
-        now = self._clock()
-        past = past_of(record.headers, now)
-        await self._publish(
-            DeadLetter(
-                event_id=event_id,
-                occurred_at=now,
-                actor="system:worker",
-                source=record.position,
-                stage=self._stage,
-                code=code,
-                message=message,
-                value_sha256=sha256(value).hexdigest(),
-                value_size_bytes=len(value),
-                reference=reference,
-                first_seen_at=past.first_seen_at,
-                replay_count=past.replay_count,
-            ),
+        letter = letter_of(
+            record,
+            actor="system:worker",
+            stage=self._stage,
+            code=code,
+            message=message,
+            reference=reference,
+            at=self._clock(),
         )
+        await self._publish(letter)
         self._dead_letters += counts
         self._telemetry.set_aside(self._stage, code)
         log.warning(
@@ -178,7 +163,7 @@ class Guard:
             position=str(record.position),
             code=code,
             reason=message,
-            replay_count=past.replay_count,
+            replay_count=letter.replay_count,
         )
         await self._answer(record, f"The record was set aside as a dead letter: {code}. {message}")
 

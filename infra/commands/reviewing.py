@@ -381,15 +381,13 @@ def _landmarks(settings: Settings) -> Callable[[bytes], NDArray[np.float64] | No
 
 
 def _write_sheet(path: Path, page: bytes) -> None:
-    """Write a sheet for its owner's eyes, whole or not at all."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    """Write a sheet for its owner's eyes, under the one name by which retention finds it."""
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        aside.unlink(missing_ok=True)
-        descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, _OWNER_ONLY)
+        path.unlink(missing_ok=True)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, _OWNER_ONLY)
         with os.fdopen(descriptor, "wb") as file:
             file.write(page)
-        aside.replace(path)
     except OSError as error:
         raise UsageError(f"The sheet cannot be written to {path}: {error.strerror}.") from None
 

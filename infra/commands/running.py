@@ -1,4 +1,4 @@
-"""`init`, `up`, `worker`, `sink`: the roles and the machine they run on."""
+"""`init`, `up`, `worker`, `sink`, `clerk`: the roles and the machine they run on."""
 
 from __future__ import annotations
 
@@ -83,6 +83,11 @@ def worker(
 def sink(data: Data = None, metrics_port: MetricsPort = None) -> None:
     """Run the audit sink: every topic into ClickHouse."""
     roles.run_sink(_observable(data, metrics_port))
+
+
+def clerk(data: Data = None, metrics_port: MetricsPort = None) -> None:
+    """Run the clerk: reviews, leads, notices, retention."""
+    roles.run_clerk(_observable(data, metrics_port))
 
 
 def _observable(data: Path | None, metrics_port: int | None) -> Settings:

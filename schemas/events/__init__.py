@@ -42,7 +42,13 @@ from schemas.events.booking import (
 )
 from schemas.events.dead_letter import DeadLetter, DeadLetterReplayed, Header, OriginalRecord
 from schemas.events.gallery import EnrolledCapture, TemplatesEnrolled, TemplatesWithdrawn, WithdrawalCause
-from schemas.events.notice import LeadWithdrawnNotice, NoticeAcknowledged, NoticeReminder, SealedRecordNotice
+from schemas.events.notice import (
+    LeadWithdrawnNotice,
+    NoticeAcknowledged,
+    NoticeAnswered,
+    NoticeReminder,
+    SealedRecordNotice,
+)
 from schemas.events.probe import (
     Candidate,
     CandidateListIssued,
@@ -93,6 +99,7 @@ Event = (
     | LeadWithdrawnNotice
     | LoggedOn
     | NoticeAcknowledged
+    | NoticeAnswered
     | NoticeReminder
     | PolicyActivated
     | ProbeRefused
@@ -142,6 +149,7 @@ RECORDS: dict[str, type[Record]] = {
         LeadWithdrawnNotice,
         LoggedOn,
         NoticeAcknowledged,
+        NoticeAnswered,
         NoticeReminder,
         OriginalRecord,
         PolicyActivated,
@@ -209,6 +217,7 @@ __all__ = [
     "LoggedOn",
     "Logon",
     "NoticeAcknowledged",
+    "NoticeAnswered",
     "NoticeReminder",
     "OrderEffect",
     "OrderKind",

@@ -122,6 +122,65 @@ class NoticeAcknowledged:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NoticeAnswered:
+    """What became of one acknowledgement."""
+
+    AVRO_NAME: ClassVar[str] = "leadstream.notice.NoticeAnswered"
+
+    event_id: UUID
+    """Identity of this event; derived from its cause where there is one, so that a replay gives the same id."""
+    occurred_at: datetime
+    """When it happened, UTC, microseconds since the epoch, by the clock of whoever says it."""
+    actor: str
+    """Who caused it: `user:<user id>`, `publisher:<publisher id>` or `system:<role>`. The clerk."""
+    user_id: str
+    """Who acknowledges."""
+    notice_id: UUID
+    """event_id of the notice."""
+    source: SourcePosition
+    """Where it was said."""
+    source_event_id: UUID
+    """event_id of what was said."""
+    accepted: bool
+    """Whether it counts."""
+    code: str | None = None
+    """Why not; null if it counts."""
+    message: str | None = None
+    """The same in words; null if it counts."""
+
+    def to_record(self) -> dict[str, Any]:
+        """Return the mapping that the Avro writer takes."""
+        return {
+            "event_id": self.event_id,
+            "occurred_at": utc(self.occurred_at),
+            "actor": self.actor,
+            "user_id": self.user_id,
+            "notice_id": self.notice_id,
+            "source": self.source.to_record(),
+            "source_event_id": self.source_event_id,
+            "accepted": self.accepted,
+            "code": self.code,
+            "message": self.message,
+        }
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> Self:
+        """Return the value of a mapping that the Avro reader gave."""
+        return cls(
+            event_id=record["event_id"],
+            occurred_at=record["occurred_at"],
+            actor=record["actor"],
+            user_id=record["user_id"],
+            notice_id=record["notice_id"],
+            source=SourcePosition.from_record(record["source"]),
+            source_event_id=record["source_event_id"],
+            accepted=record["accepted"],
+            code=record["code"],
+            message=record["message"],
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NoticeReminder:
     """A notice has not been acknowledged in time."""
 

@@ -221,7 +221,7 @@ class World(RuleBasedStateMachine):
         self.kafka = MemoryKafka(PLACES)
         # What is said a second time, in plain Python.
         self.users = {user: Standing() for user in OWN_KEYS}
-        self.folded: set[UUID] = set()
+        self.decided: set[UUID] = set()
         self.effective: list[LogRecord] = []
         """The access records that changed something: the fold without the repeats."""
         self.counting: dict[str, Law] = {}
@@ -563,11 +563,12 @@ class World(RuleBasedStateMachine):
     # The access topic, in plain Python.
 
     def note_access(self, record: LogRecord, event: Event) -> None:
-        if event.event_id in self.folded:
+        # What was refused once is not said later by sending it again.
+        if event.event_id in self.decided:
             return
+        self.decided.add(event.event_id)
         if event.actor == "user:carol" and not hasattr(event, "agreement") and self.users["carol"].access != "GRANTED":
             return
-        self.folded.add(event.event_id)
         self.effective.append(record)
         user = self.users.get(getattr(event, "user_id", ""))
         if user is None:

@@ -1,0 +1,241 @@
+"""The clerk: reads what examiners, courts and receivers of lists are concerned with, and writes what is due (ADR 13).
+
+    access, orders and their answers, lists, reviews, notices
+        -> processors/casebook.py -> review.outcomes.v1, notices.v1
+
+One thread, no consumer group, nothing kept: the state is folded from the beginning of the topics, and what the clerk
+wrote counts once it was read back. Before anything is decided, everything that stood in the topics at that moment was
+applied, so a revocation or a court order is honoured by what is decided after it (G3, G6, G8); and so is what the clerk
+wrote itself, which therefore is not due again.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import structlog
+
+from processors.casebook import ACTOR, FOLLOWED, PROBE_IMAGE, REVIEW_SHEETS
+from processors.dead_letters import letter_id, letter_of, original_of
+from schemas.codec import encode
+from schemas.errors import DomainFault, TransientError
+from schemas.events import RetainedDataDestroyed, SealedRecordNotice
+from schemas.keys import probe_scope
+from schemas.topics import TOPICS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Mapping, Sequence
+    from threading import Event as Flag
+    from uuid import UUID
+
+    from processors.access import RetentionRequest
+    from processors.casebook import CaseBook, Unreadable
+    from schemas.events import DeadLetter, Event
+    from schemas.records import LogRecord
+    from streams.ports import Clock, Objects, TopicPartition
+
+GROUP = "leadstream-clerk"
+"""Names the client to the broker; the clerk joins no group and commits nothing."""
+CONTRACT = "CONTRACT"
+STAGE = "clerk"
+READ_S = 0.2
+WRITTEN_AT_ONCE = 1000
+LOOK_EVERY_S = 1.0
+"""How often it is asked what has become due by the clock alone."""
+RETENTION_EVERY_S = 3600.0
+RETRY_AFTER_S = 0.5
+WARN_EVERY_S = 30.0
+
+log = structlog.get_logger()
+
+
+class ClerksLog(Protocol):
+    """Kafka, read by hand from chosen offsets."""
+
+    def start(self, offsets: Mapping[TopicPartition, int]) -> None:
+        """Read these partitions from these offsets on."""
+        ...
+
+    def read(self, timeout_s: float) -> Sequence[LogRecord]:
+        """Return the next records, in order within each partition, or none when nothing came in time.
+
+        Raises:
+            TransientError: Kafka is away; nothing was skipped, the next call goes on.
+            IntegrityError: Kafka no longer has the next offset.
+        """
+        ...
+
+    def passed(self) -> Mapping[TopicPartition, int]:
+        """Return the ends that were reached; every record before them was handed out. Does not ask."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClerkProgress:
+    """How far the clerk is, for logs and metrics."""
+
+    written: int
+    """Events written since the start."""
+    lag_records: int | None
+    """Offsets that Kafka had at the last look and that are not applied; None until it has looked."""
+    waiting_for: str
+    """What is away, in words; empty while all goes well."""
+    turned_at: float
+    """When it last began to do something, by its own clock."""
+
+
+class Clerk:
+    """Folds and writes; `run` it in a thread or process of its own.
+
+    Args:
+        log_reader: Kafka, for reading.
+        end_offsets: topics -> where their partitions end, asked of Kafka; raises TransientError.
+        publish: sends events and returns when the broker has acknowledged all of them; raises TransientError.
+        objects: where probe images and the originals of dead letters are.
+        destroy_sheets: deletes the sheets of some reviews, where they are on this machine.
+        casebook: the state, empty.
+        clock: the time.
+        monotonic: seconds that only ever rise.
+    """
+
+    def __init__(
+        self,
+        *,
+        log_reader: ClerksLog,
+        end_offsets: Callable[[Collection[str]], Mapping[TopicPartition, int]],
+        publish: Callable[[Sequence[Event]], None],
+        objects: Objects,
+        destroy_sheets: Callable[[Collection[UUID]], None],
+        casebook: CaseBook,
+        clock: Clock,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._log_reader = log_reader
+        self._end_offsets = end_offsets
+        self._publish = publish
+        self._objects = objects
+        self._destroy_sheets = destroy_sheets
+        self._casebook = casebook
+        self._clock = clock
+        self._monotonic = monotonic
+        self._applied: dict[TopicPartition, int] = {}
+        self._written = 0
+        self._has_news = True
+        self._looked_at = self._retention_at = -math.inf
+        self._retention_met: RetentionRequest | None = None
+        """The last request for deletion that was met."""
+        self._lag: int | None = None
+        self._waiting_for = ""
+        self._warned_at: float | None = None
+        self._turned_at = monotonic()
+
+    @property
+    def progress(self) -> ClerkProgress:
+        """How far it is; may be asked from another thread."""
+        return ClerkProgress(
+            written=self._written, lag_records=self._lag, waiting_for=self._waiting_for, turned_at=self._turned_at
+        )
+
+    def run(self, stop: Flag) -> None:
+        """Work until stopped.
+
+        Raises:
+            IntegrityError: Kafka lost records.
+        """
+        places = [(topic, partition) for topic in FOLLOWED for partition in range(TOPICS[topic].partitions)]
+        self._applied = dict.fromkeys(places, 0)
+        self._log_reader.start(self._applied)
+        while not stop.is_set():
+            self._turned_at = self._monotonic()
+            try:
+                self._turn()
+            except TransientError as error:
+                self._say_waiting(str(error))
+                stop.wait(RETRY_AFTER_S)
+            else:
+                if self._waiting_for:
+                    log.info("clerk goes on")
+                self._waiting_for, self._warned_at = "", None
+
+    def _turn(self) -> None:
+        for record in self._log_reader.read(READ_S):
+            self._casebook.apply(record)
+            self._applied[record.topic, record.partition] = record.offset + 1
+            self._has_news = True
+        for place, end in self._log_reader.passed().items():
+            self._applied[place] = max(self._applied[place], end)
+        due_to_look = self._monotonic() - self._looked_at >= LOOK_EVERY_S
+        if (self._has_news or due_to_look) and self._is_current():
+            self._looked_at, self._has_news = self._monotonic(), False
+            self._write_due()
+
+    def _is_current(self) -> bool:
+        ends = self._end_offsets(FOLLOWED)
+        self._lag = sum(max(0, end - self._applied[place]) for place, end in ends.items())
+        return self._lag == 0
+
+    def _write_due(self) -> None:
+        self._write([self._letter(unreadable) for unreadable in self._casebook.unreadable.values()])
+        self._write(self._casebook.due(self._clock()))
+        self._write_retention()
+
+    def _write_retention(self) -> None:
+        """Delete what is due, now and then or when an administrator asks for it."""
+        requests = self._casebook.directory.retention_requests
+        asked = requests[-1] if requests and requests[-1] != self._retention_met else None
+        if asked is None and self._monotonic() - self._retention_at < RETENTION_EVERY_S:
+            return
+        at = self._clock() if asked is None else min(asked.due_by, self._clock())
+        due = list(self._casebook.due_by_retention(at, asked.user_id if asked else None))
+        self._write(due)
+        self._retention_at, self._retention_met = self._monotonic(), asked or self._retention_met
+        log.info("retention", destroyed=len(due), requested_by=asked.user_id if asked else None)
+
+    def _write(self, events: Sequence[Event]) -> None:
+        """Delete what is to be deleted, then say so: after a kill in between it is deleted again, and then said."""
+        for event in events:
+            if isinstance(event, RetainedDataDestroyed) and PROBE_IMAGE in event.items:
+                self._objects.destroy_key(probe_scope(event.probe_id))
+            # The sheets of a review also show what a court has sealed since.
+            if isinstance(event, SealedRecordNotice) or (
+                isinstance(event, RetainedDataDestroyed) and REVIEW_SHEETS in event.items
+            ):
+                case = self._casebook.cases[event.probe_id]
+                self._destroy_sheets([review for each in case.reviews.values() for review in each.openings])
+        for start in range(0, len(events), WRITTEN_AT_ONCE):
+            self._publish(events[start : start + WRITTEN_AT_ONCE])
+        self._written += len(events)
+        if events:
+            log.info("written", **Counter(type(event).__name__ for event in events))
+
+    def _letter(self, unreadable: Unreadable) -> DeadLetter:
+        """Keep the original bytes encrypted and return what says so (G12)."""
+        record = unreadable.record
+        log.warning("dead letter", position=str(record.position), code=CONTRACT, reason=unreadable.reason)
+        try:
+            reference = self._objects.put(
+                f"dead-letter/{letter_id(record)}", "original", encode(original_of(record))
+            ).reference
+        except DomainFault as fault:
+            log.warning("original not kept", position=str(record.position), code=fault.code)
+            reference = None
+        return letter_of(
+            record,
+            actor=ACTOR,
+            stage=STAGE,
+            code=CONTRACT,
+            message=unreadable.reason,
+            reference=reference,
+            at=self._clock(),
+        )
+
+    def _say_waiting(self, reason: str) -> None:
+        now = self._monotonic()
+        if self._warned_at is None or now - self._warned_at >= WARN_EVERY_S:
+            log.warning("clerk waits", reason=reason)
+            self._warned_at = now
+        self._waiting_for = reason
