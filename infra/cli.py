@@ -22,6 +22,7 @@ from infra.commands import (
     demonstrating,
     evaluating,
     generations,
+    noticing,
     observing,
     operating,
     probing,
@@ -58,6 +59,7 @@ for command in (
 for group in ("agency", "user", "publisher"):
     app.add_typer(getattr(administration, group), name=group)
 app.add_typer(reviewing.review, name="review")
+app.add_typer(noticing.notice, name="notice")
 app.add_typer(generations.generation, name="generation")
 app.add_typer(auditing.audit, name="audit")
 app.add_typer(benchmarking.bench, name="bench")
