@@ -17,6 +17,7 @@ from connectors.kafka_log import KafkaLog
 from connectors.probes import ProbeClient
 from connectors.reviews import ReviewClient, read_course, read_leads, review_id_of
 from infra import wiring
+from infra.assets import AssetState, verify
 from infra.commands.common import Data, Json, load_key, out, print_json, read_file, say, signed, table
 from infra.data_folder import DataFolder
 from infra.review_opening import SheetMaker
@@ -26,7 +27,7 @@ from processors.decision_file import FileDecision, FileFeature, read_decision_fi
 from processors.refusals import Refusal
 from processors.review_course import ReviewCourse, may_see_results
 from schemas.codec import decode_as_written, encode, stored_payload
-from schemas.errors import DomainFault, LeadstreamError, UsageError
+from schemas.errors import DomainFault, UsageError
 from schemas.events import (
     CandidateListIssued,
     CandidateReviewed,
@@ -368,10 +369,10 @@ def _list_of(desk: _Desk, probe_id: UUID) -> CandidateListIssued:
 
 def _landmarks(settings: Settings) -> Callable[[bytes], NDArray[np.float64] | None]:
     """Return what finds the landmarks; nothing where the models are not on this machine: a sheet does without."""
-    try:
-        faces = wiring.extractor(settings)
-    except LeadstreamError:
+    # Looked at before, because opening a recipe fetches what is missing.
+    if any(check.state is not AssetState.OK for check in verify(settings.assets, samples=False)):
         return lambda _photo: None
+    faces = wiring.extractor(settings)
 
     def find(photo: bytes) -> NDArray[np.float64] | None:
         found = faces.landmarks(photo)
