@@ -25,6 +25,8 @@ from infra.commands import (
     noticing,
     observing,
     operating,
+    ordering,
+    oversight,
     probing,
     reviewing,
     running,
@@ -60,6 +62,11 @@ for group in ("agency", "user", "publisher"):
     app.add_typer(getattr(administration, group), name=group)
 app.add_typer(reviewing.review, name="review")
 app.add_typer(noticing.notice, name="notice")
+for name, seen in (("list", oversight.list_users), ("show", oversight.show_user), ("override", oversight.override)):
+    administration.user.command(name)(seen)
+administration.user.add_typer(oversight.corrective_action, name="corrective-action")
+administration.publisher.command("list")(oversight.list_publishers)
+app.add_typer(ordering.order, name="order")
 app.add_typer(generations.generation, name="generation")
 app.add_typer(auditing.audit, name="audit")
 app.add_typer(benchmarking.bench, name="bench")

@@ -7,7 +7,7 @@ import signal
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -42,6 +42,9 @@ REQUEST: dict[str, Any] = {
     "case_number": "26-04711",
     "legal_basis": "CRIMINAL_INVESTIGATION",
     "source_type": "WITNESS_PHOTO",
+    "collected_by": INVESTIGATOR,
+    "collected_at": datetime(2026, 1, 2, 3, 4, tzinfo=UTC),
+    "collection_basis": "CONSENT",
 }
 
 

@@ -181,6 +181,7 @@ ORDER: dict[str, Any] = {
     ("changed", "says"),
     [
         ({"order": "shred"}, "seal, expunge, unseal"),
+        ({"effect": "forget"}, "withdraw-and-mask, withdraw, lift, lift-and-re-enrol"),
         ({"statute": " "}, "statute"),
         ({"court": ""}, "court"),
         ({"order_number": ""}, "order_number"),
