@@ -22,12 +22,14 @@ from infra.commands import (
     demonstrating,
     evaluating,
     generations,
+    noticing,
     observing,
     operating,
     ordering,
     oversight,
     policies,
     probing,
+    reviewing,
     running,
 )
 from infra.commands.common import err
@@ -59,6 +61,8 @@ for command in (
     app.command()(command)
 for group in ("agency", "user", "publisher"):
     app.add_typer(getattr(administration, group), name=group)
+app.add_typer(reviewing.review, name="review")
+app.add_typer(noticing.notice, name="notice")
 for name, seen in (("list", oversight.list_users), ("show", oversight.show_user), ("override", oversight.override)):
     administration.user.command(name)(seen)
 administration.user.add_typer(oversight.corrective_action, name="corrective-action")
