@@ -24,6 +24,7 @@ from infra.commands import (
     generations,
     observing,
     operating,
+    oversight,
     probing,
     running,
 )
@@ -56,6 +57,10 @@ for command in (
     app.command()(command)
 for group in ("agency", "user", "publisher"):
     app.add_typer(getattr(administration, group), name=group)
+for name, seen in (("list", oversight.list_users), ("show", oversight.show_user), ("override", oversight.override)):
+    administration.user.command(name)(seen)
+administration.user.add_typer(oversight.corrective_action, name="corrective-action")
+administration.publisher.command("list")(oversight.list_publishers)
 app.add_typer(generations.generation, name="generation")
 app.add_typer(auditing.audit, name="audit")
 app.add_typer(benchmarking.bench, name="bench")

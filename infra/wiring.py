@@ -109,6 +109,15 @@ def policy(settings: Settings) -> Policy:
         raise UsageError(f"Policy {source}: {error}") from None
 
 
+def policy_in_force(settings: Settings, known: Directory) -> Policy:
+    """Return the policy that holds now: the one that was activated, else the operator's file.
+
+    Raises:
+        UsageError: none was activated, and the file is missing or no policy.
+    """
+    return known.policy_at(now()) or policy(settings)
+
+
 def extractor(settings: Settings) -> FaceExtractor:
     """Open the pack of the worker's card in this process, for work on images that nobody else waits for."""
     recipe = find_recipe(None, settings)

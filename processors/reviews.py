@@ -122,8 +122,8 @@ class CaseFile:
     """By lead id."""
     destroyed: set[str] = field(default_factory=set)
     """Of what was kept."""
-    counted: set[UUID] = field(default_factory=set)
-    """Event ids of what was said and counted: said again, it counts no second time."""
+    counted: set[tuple[str, UUID]] = field(default_factory=set)
+    """(user id, event id) of what was said and counts: said again, it counts no second time."""
 
     @property
     def candidates(self) -> tuple[ListedCandidate, ...]:

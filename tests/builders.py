@@ -35,6 +35,7 @@ from processors.quality_rules import QualityRules, Use
 from schemas.codec import encode, topic_of
 from schemas.events import (
     AccessGranted,
+    AccessRestricted,
     AccessRevoked,
     AgencyRegistered,
     AgreementAccepted,
@@ -47,6 +48,10 @@ from schemas.events import (
     Capture,
     CaptureKind,
     Consolidation,
+    CorrectiveActionClosed,
+    CorrectiveActionOpened,
+    CorrectiveEffect,
+    CorrectiveOutcome,
     FeatureComparison,
     FeatureFinding,
     ImageViewed,
@@ -58,6 +63,7 @@ from schemas.events import (
     Pose,
     ProbeSubmitted,
     PublisherRegistered,
+    QualityOverrideGranted,
     RecordOrderReceived,
     ReviewConcluded,
     ReviewConclusion,
@@ -81,6 +87,7 @@ YEAR = timedelta(days=365)
 ORI = "CA0190000"
 OTHER_ORI = "CA0370000"
 PERIOD = NOW - YEAR, NOW + YEAR
+OVERRIDDEN_UNTIL = NOW + timedelta(hours=1)
 DIGEST = sha256(b"as collected").hexdigest()
 LOGON = Logon(at=NOW, method="OIDC")
 _NAMESPACE = UUID("9d1a7f6e-52e0-4b56-8d0b-5a3d4f1c2b10")
@@ -263,6 +270,49 @@ def access_granted(user_id: str, **changes: Any) -> AccessGranted:
 def access_revoked(user_id: str, **changes: Any) -> AccessRevoked:
     """Return a revocation by the first administrator."""
     return AccessRevoked(**by_root(user_id=user_id, **{"reason": "left the agency", **changes}))
+
+
+def access_restricted(user_id: str, **changes: Any) -> AccessRestricted:
+    """Return a restriction by the first administrator."""
+    return AccessRestricted(**by_root(user_id=user_id, **{"reason": "under review", **changes}))
+
+
+def corrective_action_opened(user_id: str, **changes: Any) -> CorrectiveActionOpened:
+    """Return the opening of a corrective case by the first administrator; it restricts access."""
+    defaults = {
+        "corrective_case_id": uuid_named("corrective case"),
+        "section": "Bureau policy, section 4",
+        "facts": "searched for a neighbour",
+        "effect": CorrectiveEffect.RESTRICT,
+    }
+    return CorrectiveActionOpened(**by_root(user_id=user_id, **{**defaults, **changes}))
+
+
+def corrective_action_closed(user_id: str, **changes: Any) -> CorrectiveActionClosed:
+    """Return the closing of that case by the first administrator; it restores access."""
+    defaults = {
+        "corrective_case_id": uuid_named("corrective case"),
+        "outcome": CorrectiveOutcome.NOT_SUSTAINED,
+        "findings": "the search was for the case",
+        "restores_access": True,
+    }
+    return CorrectiveActionClosed(**by_root(user_id=user_id, **{**defaults, **changes}))
+
+
+def quality_override(**changes: Any) -> QualityOverrideGranted:
+    """Return an override by the supervisor Bob for the request of `probe_submitted`."""
+    return QualityOverrideGranted(
+        **_facts(
+            "user:bob",
+            changes,
+            user_id="bob",
+            ori=ORI,
+            case_number="2026-4711",
+            image_sha256=DIGEST,
+            reason="The only image there is",
+            expires_at=OVERRIDDEN_UNTIL,
+        )
+    )
 
 
 def logged_on(user_id: str, **changes: Any) -> LoggedOn:
