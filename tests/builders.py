@@ -559,3 +559,23 @@ def founded() -> Registry:
         refusal = registry.say(event, key)
         assert refusal is None, refusal
     return registry
+
+
+ERIN, FINN, SUE, OTTO = key_named("erin"), key_named("finn"), key_named("sue"), key_named("otto")
+
+
+def with_examiners() -> Registry:
+    """Return that registry with Erin and Finn, who examine, Sue, who supervises, and Otto, an examiner of elsewhere."""
+    registry = founded()
+    registry.say(agency_registered(OTHER_ORI))
+    for name, key, role, ori in (
+        ("erin", ERIN, "EXAMINER", ORI),
+        ("finn", FINN, "EXAMINER", ORI),
+        ("sue", SUE, "SUPERVISOR", ORI),
+        ("otto", OTTO, "EXAMINER", OTHER_ORI),
+    ):
+        registry.say(user_registered(name, key.public_key, roles=(role,), ori=ori))
+        registry.say(training_completed(name))
+        registry.say(agreement_accepted(name), key)
+        registry.say(access_granted(name))
+    return registry
