@@ -51,7 +51,7 @@ from schemas.events import (
     ReviewReversed,
     SealedRecordNotice,
 )
-from schemas.keys import booking_key
+from schemas.keys import booking_key, partition_of
 from schemas.positions import SourcePosition, derived_id
 from schemas.topics import (
     ACCESS,
@@ -131,6 +131,8 @@ class _Waiting:
         self._records: dict[SourcePosition, tuple[LogRecord, Said | NoticeAcknowledged]] = {}
         self._answers: dict[SourcePosition, bool] = {}
         """Position -> whether what was said there counts. The first answer holds."""
+        self._verdicts: dict[_Name, ReviewAnswered | NoticeAnswered] = {}
+        """The first answer to each thing that was heard; what is said again has the same (G11)."""
 
     def say(
         self, record: LogRecord, event: Said | NoticeAcknowledged
@@ -141,17 +143,38 @@ class _Waiting:
             self._records[record.position] = (record, event)
         return (record, event) if accepted else None
 
-    def answer(self, position: SourcePosition, *, accepted: bool) -> tuple[LogRecord, Said | NoticeAcknowledged] | None:
+    def answer(self, answer: ReviewAnswered | NoticeAnswered) -> tuple[LogRecord, Said | NoticeAcknowledged] | None:
         """Take note of an answer; return what was said there, if it counts by this answer and was read."""
-        if position in self._answers:
+        if answer.source in self._answers:
             return None
-        self._answers[position] = accepted
-        said = self._records.pop(position, None)
-        return said if accepted else None
+        self._answers[answer.source] = answer.accepted
+        # Who may not say it at all must not decide, by a copy of its event id, what becomes of the genuine one.
+        if answer.code not in _UNHEARD:
+            self._verdicts.setdefault(_name_of(answer, answer.source_event_id), answer)
+        said = self._records.pop(answer.source, None)
+        return said if answer.accepted else None
+
+    def refusal_before(self, event: Said | NoticeAcknowledged) -> tuple[bool, Refusal | None]:
+        """Return whether something was answered before, and the refusal that it had, if it was refused."""
+        answer = self._verdicts.get(_name_of(event, event.event_id))
+        if answer is None or answer.accepted:
+            return answer is not None, None
+        rule = answer.rule if isinstance(answer, ReviewAnswered) else ""
+        return True, Refusal(code=RefusalCode(answer.code or ""), message=answer.message or "", rule=rule)
 
     def waiting(self) -> Iterable[tuple[LogRecord, Said | NoticeAcknowledged]]:
         """Return what has no answer, in the order in which it was read."""
         return self._records.values()
+
+
+_Name = tuple["UUID | None", str, "UUID"]
+"""(probe, user, event id): the same thing said again has the same."""
+_UNHEARD = (RefusalCode.UNAUTHENTICATED, RefusalCode.NOT_ALLOWED)
+
+
+def _name_of(said: Said | NoticeAcknowledged | ReviewAnswered | NoticeAnswered, event_id: UUID) -> _Name:
+    about = None if isinstance(said, (NoticeAcknowledged, NoticeAnswered)) else said.probe_id
+    return about, said.user_id, event_id
 
 
 class CaseBook:
@@ -179,6 +202,10 @@ class CaseBook:
         self._listing: dict[str, list[UUID]] = {}
         """Booking -> probes whose list has it."""
         self._reviews, self._acknowledgements = _Waiting(), _Waiting()
+        self._folded: set[_Name] = set()
+        """What examiners said and what counts; said again it counts no second time (G11)."""
+        self._policy_before: Policy | None = None
+        """That by which it was last asked what is due."""
         self._touched: set[UUID] = set()
         """Probes of which something may be due."""
 
@@ -268,7 +295,7 @@ class CaseBook:
 
     def _fold_decision(self, event: Event, at: datetime) -> None:
         if isinstance(event, ReviewAnswered):
-            said = self._reviews.answer(event.source, accepted=event.accepted)
+            said = self._reviews.answer(event)
             if said is not None:
                 self._fold_said(*said)
             return
@@ -293,8 +320,10 @@ class CaseBook:
 
     def _fold_said(self, record: LogRecord, event: Said | NoticeAcknowledged) -> None:
         """Fold something that an examiner said and that counts."""
-        if isinstance(event, NoticeAcknowledged):
+        name = _name_of(event, event.event_id)
+        if isinstance(event, NoticeAcknowledged) or name in self._folded:
             return
+        self._folded.add(name)
         case = self._case(event.probe_id)
         self._touched.add(case.probe_id)
         if isinstance(event, ReviewReversed):
@@ -306,6 +335,8 @@ class CaseBook:
             )
             review.opened_at = max(review.opened_at, _appended_at(record))
             review.openings[event.review_id] = Opening(shown=event.shown, expires_at=event.expires_at)
+            for capture_id in event.shown:
+                review.first_shown.setdefault(capture_id, _appended_at(record))
             return
         review = case.reviews[event.user_id]
         if isinstance(event, CandidateReviewed):
@@ -316,7 +347,7 @@ class CaseBook:
 
     def _fold_notice(self, event: Event) -> None:
         if isinstance(event, NoticeAnswered):
-            self._acknowledgements.answer(event.source, accepted=event.accepted)
+            self._acknowledgements.answer(event)
             notice = self.notices.get(event.notice_id)
             if notice is not None and event.accepted:
                 notice.is_acknowledged = True
@@ -346,6 +377,10 @@ class CaseBook:
     def due(self, at: datetime) -> list[Event]:
         """Return what has to be written now, in this order, and has not been read back; not what retention asks for."""
         policy = self.policy_at(at)
+        if policy is not self._policy_before:
+            # Another policy may ask for fewer examiners.
+            self._touched.update(self.cases)
+            self._policy_before = policy
         decided: list[Event] = [*self._due_answers(policy, at), *self._due_acknowledgements(at)]
         for probe_id in sorted(self._touched):
             of_case = list(self._due_of_case(self.cases[probe_id], policy, at))
@@ -369,9 +404,11 @@ class CaseBook:
                 said_at=_appended_at(record),
                 is_barred=self.is_barred,
             )
-            refusal = self.directory.refusal_of(record, said) or refusal_of_review(
-                said, self.cases.get(said.probe_id), sitting
-            )
+            refusal = self._refusal_of_sender(record, said)
+            if refusal is None:
+                is_repeat, refusal = self._reviews.refusal_before(said)
+                if not is_repeat:
+                    refusal = refusal_of_review(said, self.cases.get(said.probe_id), sitting)
             yield ReviewAnswered(
                 event_id=derived_id(record.position, "answered"),
                 occurred_at=at,
@@ -389,9 +426,18 @@ class CaseBook:
             )
 
     def _due_acknowledgements(self, at: datetime) -> Iterator[NoticeAnswered]:
+        answered: set[_Name] = set()
         for record, event in self._acknowledgements.waiting():
             said = cast("NoticeAcknowledged", event)
-            refusal = self.directory.refusal_of(record, said) or self._refusal_of_acknowledgement(said)
+            name = _name_of(said, said.event_id)
+            if name in answered:
+                continue  # Said again before it was answered.
+            answered.add(name)
+            refusal = self._refusal_of_sender(record, said)
+            if refusal is None:
+                is_repeat, refusal = self._acknowledgements.refusal_before(said)
+                if not is_repeat:
+                    refusal = self._refusal_of_acknowledgement(said)
             yield NoticeAnswered(
                 event_id=derived_id(record.position, "answered"),
                 occurred_at=at,
@@ -404,6 +450,16 @@ class CaseBook:
                 code=refusal.code if refusal else None,
                 message=refusal.message if refusal else None,
             )
+
+    def _refusal_of_sender(self, record: LogRecord, said: Said | NoticeAcknowledged) -> Refusal | None:
+        refusal = self.directory.refusal_of(record, said)
+        # A signature does not cover the partition, and only within one is there an order in which things were said.
+        if refusal is None and record.partition != partition_of(record.topic, record.key or b""):
+            return Refusal(
+                code=RefusalCode.NOT_ALLOWED,
+                message="The record is not in the partition of its key; use Kafka's default partitioner (murmur2).",
+            )
+        return refusal
 
     def _refusal_of_acknowledgement(self, said: NoticeAcknowledged) -> Refusal | None:
         notice = self.notices.get(said.notice_id)
@@ -468,7 +524,7 @@ class CaseBook:
                 conclusions=result.conclusions,
                 lead_notice=LEAD_NOTICE,
                 corroboration_reminder=policy.reviews.corroboration_reminder,
-                policy_version=policy.version,
+                policy_version=completed.policy_version,
             )
 
     @staticmethod
@@ -530,10 +586,8 @@ class CaseBook:
         """Yield what receivers have to be told: also of a list that was on its way when its record was sealed (G6)."""
         for candidate in case.candidates:
             for event, order in self.orders_on(candidate):
-                if order.lifted_at is not None and outcome.decided_at >= order.lifted_at:
-                    continue  # Listed again, after the order had been lifted.
-                for receiver, (ori, ways) in _receivers(case, outcome, candidate).items():
-                    notice_id = derived_id(event.event_id, f"notice: {case.probe_id}: {receiver}")
+                for receiver, (ori, ways) in _receivers(case, outcome, candidate, order).items():
+                    notice_id = _notice_id(event, case, receiver)
                     if notice_id in self.notices:
                         continue
                     partition, offset = order.position
@@ -576,8 +630,16 @@ class CaseBook:
                 due_at=sent.notice.due_at,
             )
 
-    def due_by_retention(self, at: datetime, requested_by: str | None = None) -> Iterator[RetainedDataDestroyed]:
-        """Yield what has been kept long enough; an open review or a lead that stands keeps what it rests on."""
+    def due_by_retention(
+        self, at: datetime, due_by: datetime, requested_by: str | None = None
+    ) -> Iterator[RetainedDataDestroyed]:
+        """Yield what has been kept long enough; an open review or a lead that stands keeps what it rests on.
+
+        Args:
+            at: now; what is kept for how long is for the policy in force to say.
+            due_by: what was due by then, not later than now.
+            requested_by: who asked for it; None where nobody did.
+        """
         policy = self.policy_at(at)
         rules = policy.retention
         for case in self.cases.values():
@@ -589,7 +651,7 @@ class CaseBook:
                 REVIEW_SHEETS: last_opened and last_opened + timedelta(days=rules.review_sheet_days),
             }
             for item, ends_at in ends.items():
-                if ends_at is None or at < ends_at or item in case.destroyed:
+                if ends_at is None or due_by < ends_at or item in case.destroyed:
                     continue
                 yield RetainedDataDestroyed(
                     event_id=derived_id(case.probe_id, f"destroyed: {item}"),
@@ -610,15 +672,30 @@ _CAUSE_OF = {
 }
 
 
-def _receivers(case: CaseFile, outcome: Outcome, candidate: ListedCandidate) -> dict[str, tuple[str, list[str]]]:
-    """Return everyone who received a candidate, with the agency and the ways."""
-    receivers = {outcome.user_id: (outcome.ori, [AS_LISTED])}
+def _receivers(
+    case: CaseFile, outcome: Outcome, candidate: ListedCandidate, order: ObeyedOrder
+) -> dict[str, tuple[str, list[str]]]:
+    """Return everyone who received a candidate before an order on it was lifted, with the agency and the ways."""
+
+    def is_covered(at: datetime | None) -> bool:
+        return at is not None and (order.lifted_at is None or at < order.lifted_at)
+
+    receivers: dict[str, tuple[str, list[str]]] = {}
+    if is_covered(outcome.decided_at):
+        receivers[outcome.user_id] = (outcome.ori, [AS_LISTED])
     for review in case.reviews.values():
-        if any(candidate.capture_id in opening.shown for opening in review.openings.values()):
+        if is_covered(review.first_shown.get(candidate.capture_id)):
             receivers.setdefault(review.user_id, (review.ori, []))[1].append(AS_REVIEWED)
-    if candidate.capture_id in case.leads:
-        receivers[outcome.user_id][1].append(AS_LEAD)
+    lead = case.leads.get(candidate.capture_id)
+    if lead is not None and is_covered(case.leads_at[lead.lead_id]):
+        receivers.setdefault(outcome.user_id, (outcome.ori, []))[1].append(AS_LEAD)
     return receivers
+
+
+def _notice_id(order: RecordOrderReceived, case: CaseFile, receiver: str) -> UUID:
+    # Whoever publishes orders chooses their event ids, and may give one to orders on two records.
+    booking = booking_key(order.ori, order.booking_number)
+    return derived_id(derived_id(order.event_id, f"{order.order} {booking}"), f"notice: {case.probe_id}: {receiver}")
 
 
 def _lead_id(case: CaseFile, candidate: ListedCandidate) -> UUID:

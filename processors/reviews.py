@@ -79,6 +79,8 @@ class Review:
     """By review id."""
     opened_at: datetime
     """Last."""
+    first_shown: dict[UUID, datetime] = field(default_factory=dict)
+    """Capture -> when the broker appended the first opening that showed it."""
     dispositions: dict[UUID, CandidateReviewed] = field(default_factory=dict)
     """By capture; the last that was said before the review was concluded."""
     is_concluded: bool = False
@@ -196,8 +198,19 @@ def _refusal_of_view(view: ImageViewed, case: CaseFile, sitting: Sitting) -> Ref
     rules = sitting.policy.reviews
     review = case.reviews.get(view.user_id)
     open_to_view = {each.capture_id for each in case.candidates if not sitting.is_barred(each)}
-    if case.completed is not None or (review is not None and review.is_concluded):
+    if _is_closed(case, review, rules):
         return _CLOSED
+    if view.ori != sitting.directory.users[view.user_id].ori:
+        return _refuse(
+            RefusalCode.AGENCY_MISMATCH, "reviews.agency", f"{view.user_id} does not belong to agency {view.ori}."
+        )
+    if len({each.capture_id for each in case.candidates}) < len(case.candidates):
+        return _refuse(
+            RefusalCode.CANDIDATES_DIFFER,
+            "reviews.candidates",
+            "Two candidates of the list are named by the same capture, so that nobody could say which was compared. "
+            "Tell the operator; search again when the booking systems have put it right.",
+        )
     if sorted(view.shown) != sorted(open_to_view):
         return _refuse(
             RefusalCode.CANDIDATES_DIFFER,
@@ -221,6 +234,12 @@ def _refusal_of_view(view: ImageViewed, case: CaseFile, sitting: Sitting) -> Ref
             f"A sheet may be shown for {rules.sheet_hours} hours; its end is not within them. Check the clock.",
         )
     return None
+
+
+def _is_closed(case: CaseFile, review: Review | None, rules: ReviewRules) -> bool:
+    """Tell whether nothing more is said by this examiner, or by anybody once enough have concluded."""
+    has_concluded = review is not None and review.is_concluded
+    return has_concluded or case.completed is not None or len(case.concluded) >= rules.examiners
 
 
 def _is_blind(view: ImageViewed, case: CaseFile, rules: ReviewRules) -> bool:
@@ -248,7 +267,7 @@ def _refusal_of_entry(event: CandidateReviewed | ReviewConcluded, case: CaseFile
             "reviews.opened",
             "The review was not opened: open it, so that the images are looked at, before anything is said of them.",
         )
-    if review.is_concluded or case.completed is not None:
+    if _is_closed(case, review, sitting.policy.reviews):
         return _CLOSED
     if isinstance(event, CandidateReviewed):
         return _refusal_of_shown(event, case, review, sitting) or _refusal_of_comparison(event, sitting.policy.reviews)
@@ -313,21 +332,22 @@ def _refusal_of_conclusion(case: CaseFile, review: Review, sitting: Sitting) -> 
 def _refusal_of_reversal(event: ReviewReversed, case: CaseFile | None, sitting: Sitting) -> Refusal | None:
     review = case.reviews.get(event.user_id) if case else None
     user = sitting.directory.users.get(event.user_id)
+    has_access = user is not None and user.standing is Standing.GRANTED
     said_it = review is not None and review.is_concluded and event.capture_id in review.dispositions
     supervises = (
         case is not None
         and case.outcome is not None
         and user is not None
-        and user.standing is Standing.GRANTED
         and Role.SUPERVISOR in user.roles
         and user.ori == case.outcome.ori
         and any(each.is_concluded and event.capture_id in each.dispositions for each in case.reviews.values())
     )
-    if not said_it and not supervises:
+    if not has_access or not (said_it or supervises):
         return _refuse(
             RefusalCode.NOT_REVERSIBLE,
             "reviews.reversal",
-            "A conclusion is reversed by the examiner who drew it or by a supervisor of the agency, after the review.",
+            "A conclusion is reversed by the examiner who drew it or by a supervisor of the agency, with open access, "
+            "after the review.",
         )
     if not event.reason.strip():
         return _refuse(RefusalCode.REASON_TEXT_MISSING, "reviews.reversal", "State why the conclusion is taken back.")

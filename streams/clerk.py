@@ -189,11 +189,12 @@ class Clerk:
         asked = requests[-1] if requests and requests[-1] != self._retention_met else None
         if asked is None and self._monotonic() - self._retention_at < RETENTION_EVERY_S:
             return
-        at = self._clock() if asked is None else min(asked.due_by, self._clock())
-        due = list(self._casebook.due_by_retention(at, asked.user_id if asked else None))
+        at = self._clock()
+        due_by, user_id = (min(asked.due_by, at), asked.user_id) if asked else (at, None)
+        due = list(self._casebook.due_by_retention(at, due_by, user_id))
         self._write(due)
         self._retention_at, self._retention_met = self._monotonic(), asked or self._retention_met
-        log.info("retention", destroyed=len(due), requested_by=asked.user_id if asked else None)
+        log.info("retention", destroyed=len(due), requested_by=user_id)
 
     def _write(self, events: Sequence[Event]) -> None:
         """Delete what is to be deleted, then say so: after a kill in between it is deleted again, and then said."""
