@@ -7,11 +7,13 @@ so is for every worker's directory to decide (`processors/access.py`).
 from __future__ import annotations
 
 import re
+from hashlib import sha256
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from connectors.bookings import require_ori
 from connectors.clock import now
+from processors.policy import read_policy
 from schemas.errors import UsageError
 from schemas.events import (
     AccessGranted,
@@ -19,10 +21,15 @@ from schemas.events import (
     AccessRevoked,
     AgencyRegistered,
     AgreementAccepted,
+    CorrectiveActionClosed,
+    CorrectiveActionOpened,
     GenerationActivated,
     GenerationRemoved,
     LoggedOn,
+    PolicyActivated,
     PublisherRegistered,
+    QualityOverrideGranted,
+    RetentionRunRequested,
     TrainingCompleted,
     UserRegistered,
 )
@@ -32,9 +39,11 @@ from schemas.topics import TOPICS
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from datetime import datetime
+    from uuid import UUID
 
     from connectors.clock import Clock
     from connectors.publishing import EventPublisher
+    from schemas.events import CorrectiveEffect, CorrectiveOutcome
     from schemas.positions import SourcePosition
 
 _SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
@@ -178,6 +187,99 @@ class AccessAdministration:
         """End the access of a user."""
         return self._change(AccessRevoked, user_id, reason)
 
+    def open_corrective_action(
+        self,
+        *,
+        corrective_case_id: UUID,
+        user_id: str,
+        section: str,
+        facts: str,
+        effect: CorrectiveEffect,
+        probe_id: UUID | None = None,
+    ) -> SourcePosition:
+        """Look into a violation; its effect on the user's access is immediate.
+
+        Args:
+            corrective_case_id: a new id; closing names it.
+            user_id: whom it concerns, never the actor.
+            section: the section of the law, policy or agreement that applies.
+            facts: what happened, in words.
+            effect: what happens to the user's access until the case is closed.
+            probe_id: the search that it is about, if it is about one.
+        """
+        return self._publisher.publish(
+            CorrectiveActionOpened(
+                event_id=uuid4(),
+                occurred_at=self._clock(),
+                actor=self._actor,
+                user_id=_named(user_id, "user id"),
+                corrective_case_id=corrective_case_id,
+                section=_named(section, "section that applies"),
+                facts=_named(facts, "facts"),
+                effect=effect,
+                probe_id=probe_id,
+            ),
+        )
+
+    def close_corrective_action(
+        self,
+        *,
+        corrective_case_id: UUID,
+        user_id: str,
+        outcome: CorrectiveOutcome,
+        findings: str,
+        restores_access: bool,
+    ) -> SourcePosition:
+        """Close a corrective case; access is given back only if so said, and only what this case took."""
+        return self._publisher.publish(
+            CorrectiveActionClosed(
+                event_id=uuid4(),
+                occurred_at=self._clock(),
+                actor=self._actor,
+                user_id=_named(user_id, "user id"),
+                corrective_case_id=corrective_case_id,
+                outcome=outcome,
+                findings=_named(findings, "findings"),
+                restores_access=restores_access,
+            ),
+        )
+
+    def grant_quality_override(
+        self, *, ori: str, case_number: str, image_sha256: str, reason: str, expires_at: datetime
+    ) -> SourcePosition:
+        """Let one image be searched in one case although it is too poor; the actor is a supervisor of the agency."""
+        granted_at = self._clock()
+        if expires_at <= granted_at:
+            raise UsageError("The override expires before it is granted; give it a later end.")
+        return self._publisher.publish(
+            QualityOverrideGranted(
+                event_id=uuid4(),
+                occurred_at=granted_at,
+                actor=self._actor,
+                user_id=self._own_user_id(),
+                ori=require_ori(ori),
+                case_number=_named(case_number, "case number"),
+                image_sha256=_digest(image_sha256),
+                reason=_named(reason, "reason"),
+                expires_at=expires_at,
+            ),
+        )
+
+    def request_retention_run(self, *, due_by: datetime | None = None) -> SourcePosition:
+        """Have what is due deleted now; with `due_by` only what was due at that instant."""
+        asked_at = self._clock()
+        if due_by is not None and due_by > asked_at:
+            raise UsageError("Only what is due by now can be deleted; name no later instant.")
+        return self._publisher.publish(
+            RetentionRunRequested(
+                event_id=uuid4(),
+                occurred_at=asked_at,
+                actor=self._actor,
+                user_id=self._own_user_id(),
+                due_by=due_by or asked_at,
+            ),
+        )
+
     def logged_on(self, *, user_id: str, method: str, publisher_id: str | None = None) -> SourcePosition:
         """Record that a user logged on, to a publisher or with a key of their own."""
         return self._publisher.publish(
@@ -214,6 +316,33 @@ class AccessAdministration:
                 gallery_topic=_named(gallery_topic, "gallery topic"),
             ),
         )
+
+    def activate_policy(self, *, document: str, effective_from: datetime | None = None) -> SourcePosition:
+        """Let a policy file (TOML) hold for every decision from an instant on; from now on unless one is given.
+
+        Raises:
+            ContractError: the file is no policy; the text says why.
+        """
+        policy, at = read_policy(document), self._clock()
+        if effective_from is not None and effective_from < at:
+            raise UsageError("A policy cannot take effect before it is activated: what was decided stays decided.")
+        return self._publisher.publish(
+            PolicyActivated(
+                event_id=uuid4(),
+                occurred_at=at,
+                actor=self._actor,
+                policy_version=policy.version,
+                policy_sha256=sha256(document.encode()).hexdigest(),
+                effective_from=effective_from or at,
+                document=document,
+            ),
+        )
+
+    def _own_user_id(self) -> str:
+        kind, _, user_id = self._actor.partition(":")
+        if kind != "user":
+            raise UsageError(f"A person says that with a key of their own; {self._actor} is none.")
+        return user_id
 
     def _change(
         self, kind: type[AccessGranted | AccessRestricted | AccessRevoked], user_id: str, reason: str

@@ -427,6 +427,9 @@ class Demo:
             "case_number": "DEMO-26-00017",
             "legal_basis": "CRIMINAL_INVESTIGATION",
             "source_type": "WITNESS_PHOTO",
+            "collected_by": user,
+            "collected_at": wiring.now(),
+            "collection_basis": "CONSENT",
         }
 
     def _await_audit(self) -> list[tuple[str, int, int, str]]:

@@ -35,29 +35,49 @@ from processors.quality_rules import QualityRules, Use
 from schemas.codec import encode, topic_of
 from schemas.events import (
     AccessGranted,
+    AccessRestricted,
     AccessRevoked,
     AgencyRegistered,
     AgreementAccepted,
+    BookingOutcome,
+    BookingProcessed,
     BookingRecorded,
+    Candidate,
+    CandidateListIssued,
+    CandidateReviewed,
     Capture,
     CaptureKind,
     Consolidation,
+    CorrectiveActionClosed,
+    CorrectiveActionOpened,
+    CorrectiveEffect,
+    CorrectiveOutcome,
+    FeatureComparison,
+    FeatureFinding,
+    ImageViewed,
     LoggedOn,
     Logon,
+    NoticeAcknowledged,
     OrderEffect,
     OrderKind,
     Pose,
     ProbeSubmitted,
     PublisherRegistered,
+    QualityOverrideGranted,
     RecordOrderReceived,
+    ReviewConcluded,
     ReviewConclusion,
+    ReviewReversed,
     TrainingCompleted,
     UserRegistered,
 )
 from schemas.keys import key_of
+from schemas.positions import SourcePosition
 from schemas.records import LogRecord
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from processors.refusals import Refusal
     from schemas.events import Event
 
@@ -67,6 +87,7 @@ YEAR = timedelta(days=365)
 ORI = "CA0190000"
 OTHER_ORI = "CA0370000"
 PERIOD = NOW - YEAR, NOW + YEAR
+OVERRIDDEN_UNTIL = NOW + timedelta(hours=1)
 DIGEST = sha256(b"as collected").hexdigest()
 LOGON = Logon(at=NOW, method="OIDC")
 _NAMESPACE = UUID("9d1a7f6e-52e0-4b56-8d0b-5a3d4f1c2b10")
@@ -93,7 +114,7 @@ POLICY = Policy(
             )
         },
         collection_bases=frozenset({"CONSENT"}),
-        edit_operations=frozenset({"CROP", ""}),
+        edit_operations=frozenset({"CROP"}),
         prohibited_edit_operations={"FACE_REPLACEMENT": "Parts of a face were taken from another image."},
         minimum_candidates=2,
         maximum_candidates=50,
@@ -251,6 +272,49 @@ def access_revoked(user_id: str, **changes: Any) -> AccessRevoked:
     return AccessRevoked(**by_root(user_id=user_id, **{"reason": "left the agency", **changes}))
 
 
+def access_restricted(user_id: str, **changes: Any) -> AccessRestricted:
+    """Return a restriction by the first administrator."""
+    return AccessRestricted(**by_root(user_id=user_id, **{"reason": "under review", **changes}))
+
+
+def corrective_action_opened(user_id: str, **changes: Any) -> CorrectiveActionOpened:
+    """Return the opening of a corrective case by the first administrator; it restricts access."""
+    defaults = {
+        "corrective_case_id": uuid_named("corrective case"),
+        "section": "Bureau policy, section 4",
+        "facts": "searched for a neighbour",
+        "effect": CorrectiveEffect.RESTRICT,
+    }
+    return CorrectiveActionOpened(**by_root(user_id=user_id, **{**defaults, **changes}))
+
+
+def corrective_action_closed(user_id: str, **changes: Any) -> CorrectiveActionClosed:
+    """Return the closing of that case by the first administrator; it restores access."""
+    defaults = {
+        "corrective_case_id": uuid_named("corrective case"),
+        "outcome": CorrectiveOutcome.NOT_SUSTAINED,
+        "findings": "the search was for the case",
+        "restores_access": True,
+    }
+    return CorrectiveActionClosed(**by_root(user_id=user_id, **{**defaults, **changes}))
+
+
+def quality_override(**changes: Any) -> QualityOverrideGranted:
+    """Return an override by the supervisor Bob for the request of `probe_submitted`."""
+    return QualityOverrideGranted(
+        **_facts(
+            "user:bob",
+            changes,
+            user_id="bob",
+            ori=ORI,
+            case_number="2026-4711",
+            image_sha256=DIGEST,
+            reason="The only image there is",
+            expires_at=OVERRIDDEN_UNTIL,
+        )
+    )
+
+
 def logged_on(user_id: str, **changes: Any) -> LoggedOn:
     """Return a logon stated by the case tool."""
     return LoggedOn(**_facts("publisher:case-tool", changes, user_id=user_id, method="OIDC", publisher_id="case-tool"))
@@ -273,6 +337,9 @@ def probe_submitted(name: str = "probe", **changes: Any) -> ProbeSubmitted:
             image_reference="object:v1:none:none",
             image_sha256=DIGEST,
             original_sha256=DIGEST,
+            collected_by="alice",
+            collected_at=NOW,
+            collection_basis="CONSENT",
             edits=(),
             requested_candidates=5,
         )
@@ -319,6 +386,149 @@ def record_order(order: OrderKind, booking_number: str = "B-1", **changes: Any) 
     )
 
 
+PROBE = uuid_named("probe")
+SOMEWHERE = SourcePosition(topic="probe.requests.v1", partition=0, offset=0)
+
+
+def candidate(name: str, rank: int = 1, **changes: Any) -> Candidate:
+    """Return the person of a booking of that name on a list."""
+    facts = {"person": f"booking:{ORI}/{name}", "ori": ORI, "booking_number": name, **changes}
+    return Candidate(rank=rank, capture_id=uuid_named(name), score=round(1 - rank / 100, 6), **facts)
+
+
+def list_issued(*bookings: str, **changes: Any) -> CandidateListIssued:
+    """Return the list of a probe of Alice's with the persons of these bookings, by rank."""
+    return CandidateListIssued(
+        **_facts(
+            "system:worker-1",
+            changes,
+            probe_id=PROBE,
+            user_id="alice",
+            ori=ORI,
+            reason_code="FELONY_INVESTIGATION",
+            case_number="2026-4711",
+            request=SOMEWHERE,
+            requested=20,
+            returned=len(bookings),
+            candidates=tuple(candidate(name, rank) for rank, name in enumerate(bookings, 1)),
+            threshold=0.363,
+            model_digest="ab" * 32,
+            policy_version=POLICY.version,
+            gallery_watermark=(0,) * 8,
+            access_watermark=(0,),
+            gallery_templates=1000,
+            gallery_persons=1000,
+            measurements={},
+            lead_notice="Investigative lead only.",
+        )
+    )
+
+
+def order_answered(
+    order: OrderKind, source: SourcePosition, booking_number: str = "B-1", **changes: Any
+) -> BookingProcessed:
+    """Return a worker's word that an order was obeyed."""
+    lifted = order is OrderKind.UNSEAL
+    return BookingProcessed(
+        **_facts(
+            "system:worker-1",
+            changes,
+            ori=ORI,
+            booking_number=booking_number,
+            source=source,
+            outcome=BookingOutcome.ORDER_LIFTED if lifted else BookingOutcome.WITHDRAWN,
+            captures=(),
+        )
+    )
+
+
+def review_id_of(user_id: str) -> UUID:
+    """Return the identity of a user's review of the probe."""
+    return uuid_named(f"review of {user_id}")
+
+
+def image_viewed(user_id: str, shown: Sequence[str], **changes: Any) -> ImageViewed:
+    """Return a user's opening of a review that shows the persons of these bookings in this order."""
+    return ImageViewed(
+        **_facts(
+            f"user:{user_id}",
+            changes,
+            probe_id=PROBE,
+            user_id=user_id,
+            ori=ORI,
+            review_id=review_id_of(user_id),
+            shown=tuple(uuid_named(name) for name in shown),
+            shows_scores=False,
+            sheet_sha256=DIGEST,
+            expires_at=NOW + timedelta(hours=8),
+        )
+    )
+
+
+def compared(**findings: FeatureFinding) -> tuple[FeatureComparison, ...]:
+    """Return a comparison of every feature of the policy, similar but for those that are named."""
+    return tuple(
+        FeatureComparison(feature=name, finding=findings.get(name, FeatureFinding.SIMILAR), note="")
+        for name in POLICY.reviews.features
+    )
+
+
+def candidate_reviewed(
+    user_id: str, name: str, conclusion: ReviewConclusion = ReviewConclusion.SUPPORT, **changes: Any
+) -> CandidateReviewed:
+    """Return what a user says of the person of a booking; the features bear any conclusion."""
+    return CandidateReviewed(
+        **_facts(
+            f"user:{user_id}",
+            changes,
+            probe_id=PROBE,
+            user_id=user_id,
+            review_id=review_id_of(user_id),
+            capture_id=uuid_named(name),
+            features=compared(EARS=FeatureFinding.DISSIMILAR),
+            limitations="The probe is small.",
+            conclusion=conclusion,
+            note="",
+        )
+    )
+
+
+def review_concluded(user_id: str, **changes: Any) -> ReviewConcluded:
+    """Return the end of a user's review."""
+    return ReviewConcluded(
+        **_facts(
+            f"user:{user_id}", changes, probe_id=PROBE, user_id=user_id, review_id=review_id_of(user_id), summary=""
+        )
+    )
+
+
+def review_reversed(user_id: str, name: str, **changes: Any) -> ReviewReversed:
+    """Return a user's word that a conclusion on the person of a booking no longer stands."""
+    return ReviewReversed(
+        **_facts(
+            f"user:{user_id}",
+            changes,
+            probe_id=PROBE,
+            user_id=user_id,
+            capture_id=uuid_named(name),
+            reason="A scar was overlooked.",
+        )
+    )
+
+
+def notice_acknowledged(user_id: str, notice_id: UUID, **changes: Any) -> NoticeAcknowledged:
+    """Return a user's word that what a notice asks for was done."""
+    return NoticeAcknowledged(
+        **_facts(
+            f"user:{user_id}",
+            changes,
+            user_id=user_id,
+            notice_id=notice_id,
+            statement="The list and the sheet were destroyed.",
+        )
+    )
+
+
 FOUNDING: tuple[tuple[Event, SigningKey], ...] = (
     (agency_registered(), ROOT),
     (user_registered("alice", ALICE.public_key), ROOT),
@@ -351,4 +561,24 @@ def founded() -> Registry:
     for event, key in FOUNDING:
         refusal = registry.say(event, key)
         assert refusal is None, refusal
+    return registry
+
+
+ERIN, FINN, SUE, OTTO = key_named("erin"), key_named("finn"), key_named("sue"), key_named("otto")
+
+
+def with_examiners() -> Registry:
+    """Return that registry with Erin and Finn, who examine, Sue, who supervises, and Otto, an examiner of elsewhere."""
+    registry = founded()
+    registry.say(agency_registered(OTHER_ORI))
+    for name, key, role, ori in (
+        ("erin", ERIN, "EXAMINER", ORI),
+        ("finn", FINN, "EXAMINER", ORI),
+        ("sue", SUE, "SUPERVISOR", ORI),
+        ("otto", OTTO, "EXAMINER", OTHER_ORI),
+    ):
+        registry.say(user_registered(name, key.public_key, roles=(role,), ori=ori))
+        registry.say(training_completed(name))
+        registry.say(agreement_accepted(name), key)
+        registry.say(access_granted(name))
     return registry

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
 from itertools import count
 from typing import TYPE_CHECKING
 
@@ -17,47 +18,66 @@ from builders import (
     MICROSECOND,
     NOW,
     OTHER_ORI,
+    OVERRIDDEN_UNTIL,
     ROOT,
     STRANGER,
+    YEAR,
     Registry,
     access_granted,
+    access_restricted,
     access_revoked,
     agency_registered,
     agreement_accepted,
     booking_recorded,
     by_root,
+    corrective_action_closed,
+    corrective_action_opened,
     founded,
     key_named,
     logged_on,
     probe_submitted,
     publisher_registered,
+    quality_override,
     record_order,
     signed,
     training_completed,
     unsigned,
     user_registered,
+    uuid_named,
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from processors.access import ROOT_ADMINISTRATOR, Directory, Publisher, Standing, User
+from processors.access import ROOT_ADMINISTRATOR, Directory, Publisher, RetentionRequest, Standing, User, counts_until
+from processors.policy import CourseRule
 from processors.refusals import Refusal, RefusalCode
 from schemas.errors import ContractError
 from schemas.events import (
     AccessDenied,
-    AccessRestricted,
+    AccessGranted,
+    CorrectiveActionOpened,
+    CorrectiveEffect,
     GenerationActivated,
+    GenerationRemoved,
     Logon,
     OrderKind,
     PolicyActivated,
+    RetentionRunRequested,
 )
 from schemas.signing import HEADER_KEY_ID, HEADER_SIGNATURE
-from schemas.topics import ACCESS, BOOKING_EVENTS, PROBE_REQUESTS
+from schemas.topics import ACCESS, BOOKING_EVENTS, PROBE_REQUESTS, TOPICS
 
 if TYPE_CHECKING:
-    from connectors.signing_keys import SigningKey
-    from schemas.events import Event
+    from datetime import datetime
 
+    from connectors.signing_keys import SigningKey
+    from schemas.events import Event, ProbeSubmitted, TrainingCompleted
+
+AUDITOR = key_named("auditor")
+DAY = timedelta(days=1)
+CASE = uuid_named("corrective case")
+OTHER_CASE = uuid_named("other corrective case")
+RETENTION_RUN = RetentionRunRequested(**by_root(user_id=ROOT_ADMINISTRATOR, due_by=NOW))
 DENIAL = AccessDenied(
     **by_root(user_id="alice", code="ROLE_MISSING", message="Not allowed.", attempted="POST /probes"),
 )
@@ -67,11 +87,51 @@ ADMINISTRATION: tuple[Event, ...] = (
     user_registered("bob", BOB.public_key),
     training_completed("alice", course="FACE-102"),
     access_granted("alice", reason="again"),
-    AccessRestricted(**by_root(user_id="alice", reason="under review")),
+    access_restricted("alice"),
     access_revoked("alice"),
     PolicyActivated(**by_root(policy_version="2", policy_sha256="ab" * 32, effective_from=NOW)),
     GenerationActivated(**by_root(model_digest="ab" * 32, gallery_topic="gallery.templates.v1")),
+    GenerationRemoved(**by_root(model_digest="cd" * 32, gallery_topic="gallery.templates.v1.cdcdcdcdcdcd")),
+    corrective_action_opened("alice"),
+    RETENTION_RUN,
 )
+GRANT, RESTRICTION, REVOCATION = (
+    access_granted("alice", reason="later"),
+    access_restricted("alice", reason="later"),
+    access_revoked("alice", reason="later"),
+)
+
+
+EVERYTHING: tuple[tuple[Event, SigningKey], ...] = (
+    *((event, ROOT) for event in ADMINISTRATION),
+    *((event, ROOT) for event in (GRANT, RESTRICTION, REVOCATION)),
+    (user_registered("bob", BOB.public_key, roles=("ADMINISTRATOR", "SUPERVISOR")), ROOT),
+    (user_registered("bob", ALICE.public_key), ROOT),
+    (user_registered("alice", key_named("alice, new").public_key), ROOT),
+    (access_granted("bob"), ROOT),
+    (access_revoked("bob"), ROOT),
+    (access_granted("alice", actor="user:bob"), BOB),
+    (access_revoked("alice", actor="user:bob"), BOB),
+    (corrective_action_opened("bob", corrective_case_id=OTHER_CASE), ROOT),
+    (corrective_action_opened("alice", actor="user:bob", effect=CorrectiveEffect.REVOKE), BOB),
+    (corrective_action_closed("alice"), ROOT),
+    (corrective_action_closed("alice", restores_access=False), ROOT),
+    (corrective_action_closed("bob", corrective_case_id=OTHER_CASE), ROOT),
+    (agreement_accepted("alice", agreement_version="2"), ALICE),
+    (agreement_accepted("alice", document_sha256="ef" * 32), ALICE),
+    (quality_override(), BOB),
+    (logged_on("alice"), CASE_TOOL),
+    (logged_on("alice", occurred_at=NOW + MICROSECOND), CASE_TOOL),
+)
+"""Acts that allow, forbid and undo each other, and who signs them."""
+
+
+def heard(registry: Registry, event: Event, key: SigningKey) -> RefusalCode | str | None:
+    """Return what came of an event."""
+    try:
+        return code_of(registry.say(event, key))
+    except ContractError as error:
+        return str(error)
 
 
 def code_of(refusal: Refusal | None) -> RefusalCode | None:
@@ -81,6 +141,14 @@ def code_of(refusal: Refusal | None) -> RefusalCode | None:
 def verdict(event: Event, key: SigningKey, registry: Registry | None = None) -> RefusalCode | None:
     directory = (registry or founded()).directory
     return code_of(directory.refusal_of(signed(event, key), event))
+
+
+def supervised() -> Registry:
+    """Return the founded registry with a supervisor, Bob."""
+    registry = founded()
+    registry.say(user_registered("bob", BOB.public_key, roles=("SUPERVISOR",)))
+    registry.say(access_granted("bob"))
+    return registry
 
 
 def spoken_by(event: Event, name: str) -> Event:
@@ -93,6 +161,9 @@ def state_of(directory: Directory) -> tuple[object, ...]:
         dict(directory.users),
         dict(directory.publishers),
         dict(directory._owner_of_key),
+        {place: tuple(granted) for place, granted in directory._overrides.items()},
+        set(directory._closed_cases),
+        directory.retention_requests,
     )
 
 
@@ -270,13 +341,6 @@ def test_a_person_states_no_denials() -> None:
 
 
 @pytest.mark.parametrize("event", ADMINISTRATION, ids=lambda event: type(event).__name__)
-def test_administration_is_for_administrators(event: Event) -> None:
-    assert verdict(event, ROOT) is None
-    assert verdict(spoken_by(event, "user:alice"), ALICE) is RefusalCode.NOT_ALLOWED
-    assert verdict(spoken_by(event, "publisher:jail"), JAIL) is RefusalCode.NOT_ALLOWED
-
-
-@pytest.mark.parametrize("event", ADMINISTRATION, ids=lambda event: type(event).__name__)
 def test_a_publisher_registered_for_administration_still_does_none(event: Event) -> None:
     registry = founded()
     registry.say(publisher_registered("mighty", STRANGER.public_key, type(event).__name__))
@@ -288,10 +352,11 @@ def test_a_publisher_registered_for_administration_still_does_none(event: Event)
     [
         (None, RefusalCode.NOT_ALLOWED),
         (access_granted("bob"), None),
-        (AccessRestricted(**by_root(user_id="bob", reason="under review")), RefusalCode.NOT_ALLOWED),
+        (access_restricted("bob"), RefusalCode.NOT_ALLOWED),
         (access_revoked("bob"), RefusalCode.NOT_ALLOWED),
+        (corrective_action_opened("bob"), RefusalCode.NOT_ALLOWED),
     ],
-    ids=["not granted", "granted", "restricted", "revoked"],
+    ids=["not granted", "granted", "restricted", "revoked", "not granted, and under a corrective case"],
 )
 def test_an_administrator_signs_only_while_access_is_granted(
     standing: Event | None, expected: RefusalCode | None
@@ -343,13 +408,322 @@ def test_the_first_administrator_is_never_registered_again() -> None:
     [
         training_completed("nobody"),
         access_granted("nobody"),
-        AccessRestricted(**by_root(user_id="nobody", reason="-")),
+        access_restricted("nobody"),
         access_revoked("nobody"),
+        corrective_action_opened("nobody"),
+        corrective_action_closed("nobody"),
     ],
     ids=lambda event: type(event).__name__,
 )
 def test_what_is_said_about_an_unknown_person_is_refused(event: Event) -> None:
     assert verdict(event, ROOT) is RefusalCode.USER_UNKNOWN
+
+
+@pytest.mark.parametrize(
+    ("training", "until"),
+    [
+        (training_completed("alice", completed_at=NOW - DAY, expires_at=NOW + DAY), NOW + DAY),
+        (training_completed("alice", completed_at=NOW - DAY, expires_at=NOW + YEAR), NOW + 99 * DAY),
+        (training_completed("alice", course_version="0"), None),
+        (training_completed("alice", course="FACE-102"), None),
+    ],
+    ids=["as recorded", "as long as the policy allows", "version that does not count", "course that does not count"],
+)
+def test_a_training_counts_as_long_as_its_record_and_the_policy_say(
+    training: TrainingCompleted, until: datetime | None
+) -> None:
+    registry = founded()
+    registry.say(training)
+    courses = {"FACE-101": CourseRule(versions=frozenset({"1"}), maximum_days=100)}
+    assert counts_until(registry.directory.users["alice"].trainings[-1], courses) == until
+
+
+# Logons.
+
+
+def test_who_never_logged_on_is_told_from_who_did_and_a_late_logon_takes_nothing_back() -> None:
+    registry = founded()
+    assert registry.directory.users["alice"].last_logon is None
+    for at, method in ((NOW, "OIDC"), (NOW - MICROSECOND, "EARLIER"), (NOW, "AT ONCE")):
+        assert registry.say(logged_on("alice", occurred_at=at, method=method), CASE_TOOL) is None
+        assert registry.directory.users["alice"].last_logon == Logon(at=NOW, method="OIDC")
+    assert registry.say(logged_on("alice", occurred_at=NOW + MICROSECOND, method="OWN_KEY"), CASE_TOOL) is None
+    assert registry.directory.users["alice"].last_logon == Logon(at=NOW + MICROSECOND, method="OWN_KEY")
+
+
+def test_registering_a_person_again_forgets_nothing_that_was_said_of_them() -> None:
+    registry = founded()
+    registry.say(logged_on("alice"), CASE_TOOL)
+    registry.say(corrective_action_opened("alice"))
+    before = registry.directory.users["alice"]
+    registry.say(user_registered("alice", BOB.public_key, roles=("EXAMINER",)))
+    changed = replace(before, roles=frozenset({"EXAMINER"}), public_key=BOB.public_key)
+    assert registry.directory.users["alice"] == changed
+
+
+# Corrective action.
+
+
+@pytest.mark.parametrize(
+    ("effect", "granted", "restricted", "revoked"),
+    [
+        (CorrectiveEffect.NONE, Standing.GRANTED, Standing.RESTRICTED, Standing.REVOKED),
+        (CorrectiveEffect.RESTRICT, Standing.RESTRICTED, Standing.RESTRICTED, Standing.REVOKED),
+        (CorrectiveEffect.REVOKE, Standing.REVOKED, Standing.REVOKED, Standing.REVOKED),
+    ],
+)
+def test_a_corrective_case_takes_access_away_at_once_and_never_gives_any(
+    effect: CorrectiveEffect, granted: Standing, restricted: Standing, revoked: Standing
+) -> None:
+    for earlier, expected in ((GRANT, granted), (RESTRICTION, restricted), (REVOCATION, revoked)):
+        registry = founded()
+        registry.say(earlier)
+        assert registry.say(corrective_action_opened("alice", effect=effect)) is None
+        assert registry.directory.users["alice"].standing is expected
+
+
+@pytest.mark.parametrize(
+    ("earlier", "later", "restores", "expected"),
+    [
+        ((), (), True, Standing.GRANTED),
+        ((), (), False, Standing.RESTRICTED),
+        ((RESTRICTION,), (), True, Standing.RESTRICTED),
+        ((REVOCATION,), (), True, Standing.REVOKED),
+        ((REVOCATION,), (), False, Standing.REVOKED),
+        ((), (RESTRICTION,), True, Standing.RESTRICTED),
+        ((), (REVOCATION,), True, Standing.REVOKED),
+        ((), (REVOCATION,), False, Standing.REVOKED),
+        ((), (corrective_action_opened("alice", corrective_case_id=OTHER_CASE),), True, Standing.RESTRICTED),
+        (
+            (corrective_action_opened("alice", corrective_case_id=OTHER_CASE, effect=CorrectiveEffect.REVOKE),),
+            (),
+            False,
+            Standing.REVOKED,
+        ),
+        (
+            (corrective_action_opened("alice", corrective_case_id=OTHER_CASE, effect=CorrectiveEffect.NONE),),
+            (),
+            True,
+            Standing.GRANTED,
+        ),
+    ],
+)
+def test_closing_a_case_gives_back_only_what_that_case_took(
+    earlier: tuple[Event, ...], later: tuple[Event, ...], *, restores: bool, expected: Standing
+) -> None:
+    registry = founded()
+    for event in (*earlier, corrective_action_opened("alice"), *later):
+        assert registry.say(event) is None
+    assert registry.say(corrective_action_closed("alice", restores_access=restores)) is None
+    assert registry.directory.users["alice"].standing is expected
+
+
+def test_closing_a_case_gives_nothing_to_who_never_had_it() -> None:
+    registry = founded()
+    registry.say(user_registered("bob", BOB.public_key))
+    registry.say(corrective_action_opened("bob"))
+    assert registry.say(corrective_action_closed("bob")) is None
+    assert registry.directory.users["bob"].standing is Standing.NOT_GRANTED
+
+
+def test_a_grant_waits_for_the_closing_of_the_case_and_then_counts() -> None:
+    registry = founded()
+    registry.say(corrective_action_opened("alice"))
+    assert code_of(registry.say(access_granted("alice", reason="too early"))) is RefusalCode.CORRECTIVE_CASE_OPEN
+    registry.say(corrective_action_closed("alice", restores_access=False))
+    assert registry.directory.users["alice"].standing is Standing.RESTRICTED
+    assert registry.say(access_granted("alice", reason="trained again")) is None
+    assert registry.directory.users["alice"].standing is Standing.GRANTED
+
+
+@pytest.mark.parametrize(
+    ("event", "expected"),
+    [
+        (corrective_action_opened("alice", section=" "), RefusalCode.SECTION_MISSING),
+        (corrective_action_opened("alice", facts="\t"), RefusalCode.FACTS_MISSING),
+        (corrective_action_opened("alice", facts="others"), RefusalCode.CORRECTIVE_CASE_REPEATED),
+        (corrective_action_opened("bob"), RefusalCode.CORRECTIVE_CASE_REPEATED),
+        (corrective_action_opened(ROOT_ADMINISTRATOR, corrective_case_id=OTHER_CASE), RefusalCode.NOT_ALLOWED),
+        (corrective_action_closed("alice", findings=""), RefusalCode.FINDINGS_MISSING),
+        (corrective_action_closed("alice", corrective_case_id=OTHER_CASE), RefusalCode.CORRECTIVE_CASE_UNKNOWN),
+        (corrective_action_closed("bob"), RefusalCode.CORRECTIVE_CASE_UNKNOWN),
+        (corrective_action_closed(ROOT_ADMINISTRATOR), RefusalCode.NOT_ALLOWED),
+    ],
+)
+def test_a_case_that_is_not_as_it_must_be_is_refused_and_changes_nothing(event: Event, expected: RefusalCode) -> None:
+    registry = supervised()
+    registry.say(corrective_action_opened("alice"))
+    before = state_of(registry.directory)
+    assert code_of(registry.say(event)) is expected
+    assert state_of(registry.directory) == before
+
+
+def test_a_closed_case_is_neither_closed_nor_opened_again() -> None:
+    registry = founded()
+    registry.say(corrective_action_opened("alice"))
+    registry.say(corrective_action_closed("alice"))
+    closed_again = corrective_action_closed("alice", findings="others")
+    opened_again = corrective_action_opened("alice", facts="others")
+    assert code_of(registry.say(closed_again)) is RefusalCode.CORRECTIVE_CASE_CLOSED
+    assert code_of(registry.say(opened_again)) is RefusalCode.CORRECTIVE_CASE_REPEATED
+    assert registry.directory.users["alice"].standing is Standing.GRANTED
+
+
+def test_an_administrator_closes_no_case_about_themselves() -> None:
+    registry = founded()
+    registry.say(user_registered("bob", BOB.public_key, roles=("ADMINISTRATOR",)))
+    registry.say(access_granted("bob"))
+    registry.say(corrective_action_opened("bob", effect=CorrectiveEffect.NONE))
+    own = corrective_action_closed("bob", actor="user:bob")
+    assert code_of(registry.say(own, BOB)) is RefusalCode.NOT_ALLOWED
+    assert registry.say(corrective_action_closed("bob")) is None
+
+
+# What a supervisor lets pass.
+
+
+def test_an_override_is_signed_by_the_supervisor_of_the_agency_who_grants_it() -> None:
+    registry = supervised()
+    registry.say(agency_registered(OTHER_ORI))
+    registry.say(user_registered("carol", STRANGER.public_key, roles=("ADMINISTRATOR", "EXAMINER", "AUDITOR")))
+    registry.say(access_granted("carol"))
+    for event, key, expected in (
+        (quality_override(), BOB, None),
+        (quality_override(actor=f"user:{ROOT_ADMINISTRATOR}"), ROOT, RefusalCode.NOT_ALLOWED),
+        (quality_override(actor="user:carol", user_id="carol"), STRANGER, RefusalCode.NOT_ALLOWED),
+        (quality_override(actor="user:alice", user_id="alice"), ALICE, RefusalCode.NOT_ALLOWED),
+        (quality_override(actor="publisher:case-tool"), CASE_TOOL, RefusalCode.NOT_ALLOWED),
+        (quality_override(user_id="alice"), BOB, RefusalCode.NOT_ALLOWED),
+        (quality_override(ori=OTHER_ORI), BOB, RefusalCode.NOT_ALLOWED),
+        (quality_override(reason=" "), BOB, RefusalCode.REASON_TEXT_MISSING),
+        (quality_override(expires_at=NOW), BOB, RefusalCode.OVERRIDE_EXPIRED),
+    ):
+        assert verdict(event, key, registry) is expected, event
+
+
+@pytest.mark.parametrize(
+    "standing",
+    [access_restricted("bob"), access_revoked("bob"), corrective_action_opened("bob")],
+    ids=lambda event: type(event).__name__,
+)
+def test_a_supervisor_without_access_overrides_nothing(standing: Event) -> None:
+    registry = supervised()
+    registry.say(standing)
+    assert code_of(registry.say(quality_override(), BOB)) is RefusalCode.NOT_ALLOWED
+    assert registry.directory.quality_override(probe_submitted(), NOW) is None
+
+
+@pytest.mark.parametrize(
+    ("request_", "at", "holds"),
+    [
+        (probe_submitted(), NOW, True),
+        (probe_submitted(), OVERRIDDEN_UNTIL - MICROSECOND, True),
+        (probe_submitted(), OVERRIDDEN_UNTIL, False),
+        (probe_submitted(case_number="2026-4712"), NOW, False),
+        (probe_submitted(image_sha256="ab" * 32), NOW, False),
+        (probe_submitted(ori=OTHER_ORI), NOW, False),
+        (probe_submitted(user_id="bob"), NOW, False),
+    ],
+    ids=["as granted", "last instant", "expired", "other case", "other image", "other agency", "the supervisor's own"],
+)
+def test_an_override_holds_for_one_image_in_one_case_until_it_expires(
+    request_: ProbeSubmitted, at: datetime, *, holds: bool
+) -> None:
+    registry = supervised()
+    granted = quality_override()
+    assert registry.say(granted, BOB) is None
+    assert registry.directory.quality_override(request_, at) == (granted.event_id if holds else None)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        access_restricted("bob"),
+        access_revoked("bob"),
+        corrective_action_opened("bob"),
+        user_registered("bob", BOB.public_key, roles=("EXAMINER",)),
+        user_registered("bob", BOB.public_key, roles=("SUPERVISOR",), ori=OTHER_ORI),
+    ],
+    ids=["restricted", "revoked", "corrective case", "no supervisor any more", "of another agency"],
+)
+def test_an_override_ends_with_the_supervisors_right_to_grant_it(change: Event) -> None:
+    registry = supervised()
+    registry.say(quality_override(), BOB)
+    assert registry.directory.quality_override(probe_submitted(), NOW) is not None
+    assert registry.say(change) is None
+    assert registry.directory.quality_override(probe_submitted(), NOW) is None
+
+
+def test_where_one_override_has_ended_another_counts() -> None:
+    registry = supervised()
+    longer = quality_override(expires_at=OVERRIDDEN_UNTIL + MICROSECOND)
+    for event in (quality_override(), longer):
+        registry.say(event, BOB)
+    assert registry.directory.quality_override(probe_submitted(), OVERRIDDEN_UNTIL) == longer.event_id
+
+
+# Retention.
+
+
+def test_the_latest_instant_that_a_retention_run_was_asked_for_is_kept() -> None:
+    registry = founded()
+    instants = (NOW - 2 * MICROSECOND, NOW - MICROSECOND, NOW - 2 * MICROSECOND, NOW - MICROSECOND, NOW)
+    runs = [replace(RETENTION_RUN, due_by=at, event_id=uuid_named(f"run {n}")) for n, at in enumerate(instants)]
+    for run in runs:
+        assert registry.say(run) is None
+    assert registry.directory.retention_requests == tuple(
+        RetentionRequest(event_id=runs[n].event_id, user_id=ROOT_ADMINISTRATOR, due_by=runs[n].due_by)
+        for n in (0, 1, 4)
+    )
+
+
+def test_a_retention_run_is_for_what_is_due_by_now_and_in_the_own_name() -> None:
+    later = replace(RETENTION_RUN, due_by=NOW + MICROSECOND)
+    assert verdict(later, ROOT) is RefusalCode.TIME_IN_FUTURE
+    assert verdict(replace(RETENTION_RUN, user_id="alice"), ROOT) is RefusalCode.NOT_ALLOWED
+
+
+# Every record of the access topic by every kind of signer.
+
+
+@pytest.mark.parametrize(
+    ("event", "allowed"),
+    [
+        *((event, {"administrator"}) for event in ADMINISTRATION),
+        (corrective_action_closed("alice"), {"administrator"}),
+        (quality_override(), {"supervisor"}),
+        (agreement_accepted("alice"), {"administrator", "user", "case tool"}),
+        (logged_on("alice"), {"user", "case tool"}),
+        (DENIAL, {"case tool"}),
+    ],
+    ids=lambda value: type(value).__name__ if not isinstance(value, set) else "",
+)
+def test_who_may_say_what_on_the_access_topic(event: Event, allowed: set[str]) -> None:
+    registry = supervised()
+    registry.say(corrective_action_opened("alice", corrective_case_id=CASE))
+    if isinstance(event, CorrectiveActionOpened):
+        event = replace(event, corrective_case_id=OTHER_CASE)
+    if isinstance(event, AccessGranted):
+        registry.say(corrective_action_closed("alice"))
+    registry.say(user_registered("auditor", AUDITOR.public_key, roles=("AUDITOR", "EXAMINER", "SUBMITTER")))
+    registry.say(access_granted("auditor"))
+    registry.say(publisher_registered("case-tool", CASE_TOOL.public_key, *TOPICS[ACCESS].records))
+    signers = {
+        "administrator": (f"user:{ROOT_ADMINISTRATOR}", ROOT),
+        "supervisor": ("user:bob", BOB),
+        "user": ("user:alice", ALICE),
+        "another user": ("user:auditor", AUDITOR),
+        "case tool": ("publisher:case-tool", CASE_TOOL),
+        "booking system": ("publisher:jail", JAIL),
+        "stranger": ("user:alice", STRANGER),
+    }
+    said = {name for name, (actor, key) in signers.items() if verdict(spoken_by(event, actor), key, registry) is None}
+    assert said == allowed
+
+
+def test_no_record_of_the_access_topic_is_left_out_above() -> None:
+    others = {type(event).__name__ for event, _ in EVERYTHING} | {type(DENIAL).__name__}
+    assert others == set(TOPICS[ACCESS].records)
 
 
 # Keys.
@@ -405,6 +779,54 @@ def test_sending_any_old_events_again_changes_nothing(repeats: list[int]) -> Non
     for index in repeats:
         assert registry.say(*FOUNDING[index]) is None
     assert state_of(registry.directory) == before
+
+
+def test_what_was_refused_once_has_no_effect_when_it_is_sent_again() -> None:
+    registry = founded()
+    registry.say(user_registered("bob", BOB.public_key, roles=("ADMINISTRATOR",)))
+    refused = access_revoked("alice", actor="user:bob")
+    assert code_of(registry.say(refused, BOB)) is RefusalCode.NOT_ALLOWED
+    registry.say(access_granted("bob"))
+    assert code_of(registry.say(refused, BOB)) is RefusalCode.NOT_ALLOWED
+    assert registry.directory.users["alice"].standing is Standing.GRANTED
+
+
+def test_an_event_that_no_directory_can_hold_stays_one_when_it_is_sent_again() -> None:
+    registry = founded()
+    theft = user_registered("bob", ALICE.public_key)
+    with pytest.raises(ContractError, match="already belongs"):
+        registry.say(theft)
+    registry.say(user_registered("alice", key_named("alice, new").public_key))
+    with pytest.raises(ContractError, match="already belongs"):
+        registry.say(theft)
+    assert "bob" not in registry.directory.users
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from(EVERYTHING), st.lists(st.integers(0, 20), max_size=3)), max_size=25))
+def test_repeated_deliveries_leave_the_state_of_the_sequence_without_repeats(
+    steps: list[tuple[tuple[Event, SigningKey], list[int]]],
+) -> None:
+    once, again = founded(), founded()
+    said: list[tuple[Event, SigningKey]] = []
+    for step, repeats in steps:
+        if step not in said:
+            said.append(step)
+            assert heard(once, *step) == heard(again, *step)
+        for number in repeats:
+            heard(again, *said[number % len(said)])
+    assert state_of(once.directory) == state_of(again.directory)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.sampled_from(EVERYTHING), max_size=25))
+def test_nobody_has_access_while_a_case_holds_it(steps: list[tuple[Event, SigningKey]]) -> None:
+    registry = founded()
+    for event, key in steps:
+        heard(registry, event, key)
+        for user in registry.directory.users.values():
+            held = any(case.effect is not CorrectiveEffect.NONE for case in user.open_cases)
+            assert not (held and user.standing is Standing.GRANTED)
 
 
 def test_a_new_grant_after_a_revocation_counts() -> None:
