@@ -22,11 +22,14 @@ from infra.commands import (
     demonstrating,
     evaluating,
     generations,
+    noticing,
     observing,
     operating,
     ordering,
+    oversight,
     policies,
     probing,
+    reviewing,
     running,
 )
 from infra.commands.common import err
@@ -58,6 +61,12 @@ for command in (
     app.command()(command)
 for group in ("agency", "user", "publisher"):
     app.add_typer(getattr(administration, group), name=group)
+app.add_typer(reviewing.review, name="review")
+app.add_typer(noticing.notice, name="notice")
+for name, seen in (("list", oversight.list_users), ("show", oversight.show_user), ("override", oversight.override)):
+    administration.user.command(name)(seen)
+administration.user.add_typer(oversight.corrective_action, name="corrective-action")
+administration.publisher.command("list")(oversight.list_publishers)
 app.add_typer(ordering.order, name="order")
 app.add_typer(generations.generation, name="generation")
 app.add_typer(policies.policy, name="policy")

@@ -224,6 +224,7 @@ def worker(settings: Settings, name: str, metrics: WorkerMetrics) -> Worker:
             barrier_limit_s=settings.barrier_limit_s,
             dead_letter_limit=settings.dead_letter_limit,
             snapshot_every_s=settings.snapshot_every_s,
+            withdrawn_kept_s=settings.withdrawn_kept_s,
         ),
         WorkerParts(
             kafka=KafkaLog(config),

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from enum import StrEnum
 from hashlib import sha256
 from typing import TYPE_CHECKING
@@ -55,7 +56,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from uuid import UUID
 
-    from processors.policy import Policy
+    from processors.policy import CourseRule, Policy
     from schemas.events import Event
     from schemas.records import LogRecord
 
@@ -209,6 +210,14 @@ class Publisher:
 
 
 Signer = User | Publisher
+
+
+def counts_until(training: Training, courses: Mapping[str, CourseRule]) -> datetime | None:
+    """Return when a training ceases to count under a policy's courses, or None where it never counts."""
+    rule = courses.get(training.course)
+    if rule is None or training.version not in rule.versions:
+        return None
+    return min(training.expires_at, training.completed_at + timedelta(days=rule.maximum_days))
 
 
 def identity(signer: Signer) -> str:
@@ -540,7 +549,7 @@ class Directory:
             return _refused(RefusalCode.CORRECTIVE_CASE_CLOSED, f"The corrective case {case_id} is closed already.")
         return _refused(
             RefusalCode.CORRECTIVE_CASE_UNKNOWN,
-            f"There is no corrective case {case_id} about {event.user_id}; see `leadstream user list`.",
+            f"There is no corrective case {case_id} about {event.user_id}; see `leadstream user show`.",
         )
 
     @staticmethod

@@ -257,3 +257,76 @@ WHERE leaf_hash != lower(hex(SHA256(concat(
          payload]
     ))
 ))));
+
+-- Access events that had effect: signed, and not reported by the worker as said by somebody who may not say it.
+CREATE OR REPLACE VIEW audit.access_acts AS
+SELECT *, appended_at, event_type, event_id, user_id, actor
+FROM audit.events
+WHERE topic = 'access.events.v1' AND signature_key_id != '' AND (partition, offset) NOT IN
+(
+    SELECT JSONExtract(payload, 'source', 'partition', 'Int32'), JSONExtract(payload, 'source', 'offset', 'Int64')
+    FROM audit.events
+    WHERE topic = 'dead.letters.v1' AND event_type = 'DeadLetter' AND JSONExtractString(payload, 'stage') = 'access'
+      AND JSONExtractString(payload, 'source', 'topic') = 'access.events.v1'
+);
+
+-- What was done about violations: one row a case, with its outcome once it is closed.
+CREATE OR REPLACE VIEW audit.corrective_actions AS
+SELECT
+    corrective_case_id,
+    argMinIf(whom, place, opens) AS user_id,
+    argMinIf(JSONExtractString(said, 'section'), place, opens) AS section,
+    argMinIf(JSONExtractString(said, 'facts'), place, opens) AS facts,
+    argMinIf(JSONExtractString(said, 'effect'), place, opens) AS effect,
+    argMinIf(JSONExtract(said, 'probe_id', 'Nullable(UUID)'), place, opens) AS probe_id,
+    argMinIf(at, place, opens) AS opened_at,
+    argMinIf(by, place, opens) AS opened_by,
+    if(countIf(NOT opens) = 0, NULL, argMinIf(at, place, NOT opens)) AS closed_at,
+    argMinIf(by, place, NOT opens) AS closed_by,
+    argMinIf(JSONExtractString(said, 'outcome'), place, NOT opens) AS outcome,
+    argMinIf(JSONExtractString(said, 'findings'), place, NOT opens) AS findings,
+    argMinIf(JSONExtractBool(said, 'restores_access'), place, NOT opens) AS restores_access
+FROM
+(
+    SELECT
+        toUUIDOrZero(JSONExtractString(payload, 'corrective_case_id')) AS corrective_case_id,
+        (partition, offset) AS place,
+        event_type = 'CorrectiveActionOpened' AS opens,
+        user_id AS whom,
+        appended_at AS at,
+        actor AS by,
+        payload AS said
+    FROM audit.access_acts
+    WHERE event_type IN ('CorrectiveActionOpened', 'CorrectiveActionClosed')
+)
+GROUP BY corrective_case_id
+HAVING countIf(opens) > 0;
+
+-- Images of poor quality that a supervisor let be searched, and the lists that were issued for it.
+CREATE OR REPLACE VIEW audit.quality_overrides AS
+SELECT granted.*, used.probe_ids AS probe_ids
+FROM
+(
+    SELECT
+        event_id,
+        appended_at AS granted_at,
+        user_id AS supervisor,
+        JSONExtractString(payload, 'ori') AS ori,
+        JSONExtractString(payload, 'case_number') AS case_number,
+        JSONExtractString(payload, 'image_sha256') AS image_sha256,
+        JSONExtractString(payload, 'reason') AS reason,
+        parseDateTime64BestEffortOrNull(JSONExtractString(payload, 'expires_at'), 6, 'UTC') AS expires_at
+    FROM audit.access_acts
+    WHERE event_type = 'QualityOverrideGranted'
+    ORDER BY partition, offset
+    LIMIT 1 BY event_id
+) AS granted
+LEFT JOIN
+(
+    SELECT
+        toUUIDOrZero(JSONExtractString(outcome_payload, 'quality_override')) AS override_id,
+        groupArray(probe_id) AS probe_ids
+    FROM audit.probes
+    WHERE outcome_type = 'CandidateListIssued'
+    GROUP BY override_id
+) AS used ON used.override_id = granted.event_id;

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -14,10 +15,12 @@ import typer
 from connectors.access import AccessAdministration
 from connectors.signing_keys import SigningKey
 from infra import wiring
-from infra.commands.common import Data, load_key, say, signed
+from infra.agreements import text_of
+from infra.commands.common import Data, load_key, read_file, say, signed
 from infra.data_folder import DataFolder
 from infra.settings import load_settings
 from processors.access import ROOT_ADMINISTRATOR, Role
+from processors.refusals import RefusalCode
 from schemas.errors import DomainFault, UsageError
 
 if TYPE_CHECKING:
@@ -157,7 +160,7 @@ def train(
             user_id=user_id,
             course=course,
             course_version=version,
-            material_sha256=_digest(material),
+            material_sha256=hashlib.sha256(read_file(material) if material else b"").hexdigest(),
             approved_by=actor,
             completed_at=completed_at,
             expires_at=completed_at + timedelta(days=days),
@@ -170,22 +173,42 @@ def accept(
     user_id: Annotated[str, typer.Argument(help="Username; the user's own key signs.")],
     agreement: Annotated[str | None, typer.Option(help="Agreement; default: all that the policy asks for.")] = None,
     version: Annotated[str | None, typer.Option(help="Version; default: the policy's.")] = None,
-    document: Annotated[Path | None, typer.Option(help="Document shown; its SHA-256 is recorded.")] = None,
+    document: Annotated[Path | None, typer.Option(help="Document to show; default: the text of the agreement.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Accept what is shown without being asked.")] = False,
     data: Data = None,
 ) -> None:
-    """Accept agreements, as the user."""
-    wanted = wiring.policy(load_settings(data)).users.agreements
+    """Show agreements and the penalties notice and accept them, as the user; the SHA-256 of what was shown is kept."""
+    settings = load_settings(data)
+    known = wiring.directory_as_published(settings)
+    policy = wiring.policy_in_force(settings, known, wiring.now())
+    ori = known.users[user_id].ori if user_id in known.users else ""
+    wanted = {**policy.users.agreements, **policy.agency(ori).agreements}
     if agreement is not None:
         wanted = {agreement: version or wanted.get(agreement, "1")}
-    with acting(data, user_id) as (administration, _):
+    asks = not yes and sys.stdin.isatty() and sys.stdout.isatty()
+    with acting(data, user_id) as (administration, folder):
         for name, accepted in wanted.items():
+            shown = read_file(document) if document else text_of(name, accepted, folder.agreements)
+            _show(shown, document)
+            if asks and not typer.confirm(f"Does {user_id} accept {name} version {accepted}?", err=True):
+                raise DomainFault(RefusalCode.AGREEMENT_MISSING, f"{user_id} has not accepted {name}.")
             administration.record_agreement(
                 user_id=user_id,
                 agreement=name,
                 agreement_version=accepted,
-                document_sha256=_digest(document),
+                document_sha256=hashlib.sha256(shown).hexdigest(),
             )
             say(f"{user_id} accepted {name} version {accepted}.")
+
+
+def _show(shown: bytes, document: Path | None) -> None:
+    try:
+        text = shown.decode()
+    except UnicodeDecodeError:
+        say(f"{document} is no text and cannot be shown here: have the user read it.")
+    else:
+        sys.stdout.write(text if text.endswith("\n") else f"{text}\n")
+        sys.stdout.flush()
 
 
 def _standing_command(name: str, what_for: str, done: str) -> None:
@@ -214,13 +237,3 @@ def _public_key(digits: str) -> bytes:
         return bytes.fromhex(digits)
     except ValueError:
         raise UsageError("A public key is 64 hexadecimal digits.") from None
-
-
-def _digest(document: Path | None) -> str:
-    """Return the SHA-256 of a document, or of nothing where none was named."""
-    if document is None:
-        return hashlib.sha256(b"").hexdigest()
-    try:
-        return hashlib.sha256(document.read_bytes()).hexdigest()
-    except OSError as error:
-        raise UsageError(f"{document} cannot be read: {error.strerror}.") from None

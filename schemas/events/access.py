@@ -527,7 +527,7 @@ class PolicyActivated:
     effective_from: datetime
     """First instant at which it counts, UTC, microseconds."""
     document: str | None = None
-    """The policy file itself, TOML, at most 256 KiB; its SHA-256 is policy_sha256. Null in records of version 1, which only announce a version."""
+    """The policy file itself, TOML, at most 64 KiB; its SHA-256 is policy_sha256. Null in records of version 1, which only announce a version."""
 
     def to_record(self) -> dict[str, Any]:
         """Return the mapping that the Avro writer takes."""

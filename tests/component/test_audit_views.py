@@ -25,12 +25,17 @@ from schemas.events import (
     BookingOutcome,
     BookingProcessed,
     CandidateListIssued,
+    CorrectiveActionClosed,
+    CorrectiveActionOpened,
+    CorrectiveEffect,
+    CorrectiveOutcome,
     DeadLetter,
     Event,
     LoggedOn,
     OrderKind,
     ProbeRefused,
     ProbeSubmitted,
+    QualityOverrideGranted,
     RecordOrderReceived,
     UserRegistered,
 )
@@ -413,6 +418,56 @@ def test_orders_without_a_booking_are_told_from_those_that_wait_or_were_refused(
         ("refused SEAL", "REFUSED", "BOOKING_NUMBER_INVALID", None),
     ]
     assert ask(court, "SELECT count() FROM audit.orders WHERE order_number LIKE 'fake%'") == [(0,)]
+
+
+def test_corrective_cases_and_overrides_are_those_that_had_effect(tmp_path: Path) -> None:
+    kafka = Kafka()
+    opening: CorrectiveActionOpened = golden("CorrectiveActionOpened")
+    opening = replace(opening, corrective_case_id=probe(1), probe_id=None, actor="user:root")
+    closing: CorrectiveActionClosed = golden("CorrectiveActionClosed")
+    closing = replace(closing, corrective_case_id=probe(1), actor="user:other")
+    override: QualityOverrideGranted = golden("QualityOverrideGranted")
+    not_believed = (
+        replace(closing, event_id=probe(7), outcome=CorrectiveOutcome.WITHDRAWN),
+        replace(opening, event_id=probe(8), corrective_case_id=probe(9)),
+        replace(override, event_id=probe(9)),
+    )
+    letter: DeadLetter = golden("DeadLetter")
+    for number, event in enumerate(not_believed):
+        kafka.add(event)
+        said = next(records[-1] for (topic, _), records in kafka.records.items() if topic == ACCESS)
+        kafka.add(replace(letter, event_id=probe(20 + number), source=said.position, stage="access"))
+    kafka.add(opening)
+    kafka.add(closing, at_ms=NOON_MS + 1, signed=False)
+    kafka.add(closing, at_ms=NOON_MS + 2)
+    kafka.add(opening, at_ms=NOON_MS + 3)
+    kafka.add(closing, at_ms=NOON_MS + 4)
+    kafka.add(replace(opening, corrective_case_id=probe(2), effect=CorrectiveEffect.REVOKE, probe_id=probe(4)))
+    kafka.add(override)
+    kafka.add(override)
+    for number in (30, 31):
+        kafka.add(asked(number))
+    kafka.add(replace(issued(30), quality_override=override.event_id))
+    kafka.add(replace(issued(31), quality_override=None))
+    kafka.write(tmp_path / "audit")
+    with AuditReader(tmp_path / "audit", SCHEMA) as reader:
+        assert ask(
+            reader,
+            "SELECT corrective_case_id, user_id, section, effect, probe_id, opened_at, opened_by, closed_at, closed_by,"
+            " outcome, findings, restores_access FROM audit.corrective_actions ORDER BY effect",
+        ) == [
+            (
+                *(probe(1), "jdoe", "section", "NONE", None, NOON, "user:root"),
+                *(NOON.replace(microsecond=2000), "user:other", "SUSTAINED", "findings", True),
+            ),
+            (
+                *(probe(2), "jdoe", "section", "REVOKE", probe(4), NOON, "user:root"),
+                *(None, "", "", "", False),
+            ),
+        ]
+        assert ask(
+            reader, "SELECT event_id, supervisor, case_number, reason, probe_ids FROM audit.quality_overrides"
+        ) == [(override.event_id, "jdoe", "26-04711", "reason", [probe(30)])]
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])

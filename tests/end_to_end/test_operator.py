@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
+import pty
 import stat
+import subprocess
+import sys
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
 
 import pytest
+from builders import probe_submitted
 from bureaus import INVESTIGATOR, LIMIT_S, ORI, REQUEST, Bureau, new_bureau, until
 from confluent_kafka import Producer
 from prometheus_client.parser import text_string_to_metric_families
 
 from connectors.bookings import Photo
 from infra import cli, overview, wiring
+from infra.agreements import text_of
 from infra.local_system import LocalSystem
 from schemas.events import BookingOutcome, CandidateListIssued, ProbeRefused
 from schemas.keys import partition_of
@@ -28,7 +35,7 @@ if TYPE_CHECKING:
     from infra.assets import Assets
     from infra.brokers import Kind
 
-DONE, REFUSED, AWAY = 0, 1, 3
+DONE, REFUSED, USAGE, AWAY = 0, 1, 2, 3
 GARBAGE = b"nothing that any schema reads"
 
 
@@ -65,6 +72,11 @@ class Operator:
         code, printed, _ = self.types(*words, "--json")
         return code, json.loads(printed)
 
+    def user(self, user_id: str) -> dict[str, Any]:
+        code, facts = self.asks("user", "show", user_id)
+        assert code == DONE
+        return dict(facts)
+
     def dead_letter(self, ident: UUID) -> dict[str, Any] | None:
         code, listed = self.asks("dead-letters", "list", "--all")
         assert code == DONE
@@ -74,6 +86,106 @@ class Operator:
 @pytest.fixture
 def operator(bureau: Bureau, capsys: pytest.CaptureFixture[str]) -> Operator:
     return Operator(bureau.settings.data, capsys)
+
+
+# Who may what.
+
+
+def test_who_lacks_what_is_seen_and_what_is_accepted_was_shown(operator: Operator, bureau: Bureau) -> None:
+    """G3."""
+    asked = wiring.policy(bureau.settings).users
+    operator.types("user", "register", "novice", "--ori", ORI, "--role", "EXAMINER")
+    assert "never" in operator.types("user", "list", "--ori", ORI)[1]
+    before = operator.user("novice")
+    assert (before["standing"], before["last_logon"], before["courses_missing"]) == (
+        "NOT_GRANTED",
+        None,
+        sorted(asked.courses),
+    )
+    assert {each["agreement"]: each["version"] for each in before["agreements_missing"]} == asked.agreements
+    operator.types("user", "train", "novice")
+    code, shown, _ = operator.types("user", "accept", "novice")
+    assert code == DONE
+    after = operator.user("novice")
+    assert (after["courses_missing"], after["agreements_missing"]) == ([], [])
+    digests = {each["agreement"]: each["document_sha256"] for each in after["agreements"]}
+    texts = [text_of(*each, bureau.settings.data / "none") for each in asked.agreements.items()]
+    assert shown.encode() == b"".join(texts)
+    assert digests == {each: sha256(text).hexdigest() for each, text in zip(asked.agreements, texts, strict=True)}
+    assert operator.user(INVESTIGATOR)["user_id"] == INVESTIGATOR
+
+
+def test_an_agreement_of_which_there_is_no_text_is_not_accepted(operator: Operator, bureau: Bureau) -> None:
+    operator.types("user", "register", "reader", "--ori", ORI, "--role", "EXAMINER")
+    words = ("user", "accept", "reader", "--agreement", "COUNTY_POLICY", "--version", "3")
+    assert operator.types(*words)[0] == USAGE
+    own = bureau.settings.data / "agreements" / "COUNTY_POLICY-3.txt"
+    own.parent.mkdir()
+    own.write_text("The county's own words.")
+    code, shown, _ = operator.types(*words)
+    assert (code, shown) == (DONE, "The county's own words.\n")
+    (accepted,) = operator.user("reader")["agreements"]
+    assert accepted["document_sha256"] == sha256(b"The county's own words.").hexdigest()
+
+
+def test_on_a_terminal_nothing_is_accepted_without_a_word(operator: Operator, bureau: Bureau) -> None:
+    operator.types("user", "register", "doubter", "--ori", ORI, "--role", "EXAMINER")
+    ours, terminal = pty.openpty()
+    words = [sys.executable, "-m", "infra.cli", "user", "accept", "doubter", "--data", str(bureau.settings.data)]
+    with subprocess.Popen(words, stdin=terminal, stdout=terminal, stderr=subprocess.PIPE) as process:
+        os.close(terminal)
+        os.write(ours, b"n\n")
+        said = process.communicate(timeout=LIMIT_S)[1]
+    os.close(ours)
+    assert process.returncode == REFUSED
+    assert b"AGREEMENT_MISSING" in said
+    assert operator.user("doubter")["agreements"] == []
+
+
+def test_a_corrective_case_takes_access_at_once_and_gives_it_back_when_it_is_closed(operator: Operator) -> None:
+    operator.types("user", "register", "accused", "--ori", ORI, "--role", "EXAMINER")
+    operator.types("user", "grant", "accused", "--reason", "trained")
+    case = ("user", "corrective-action")
+    facts = ("--section", "Bureau policy, 5", "--facts", "searched for a neighbour", "--effect", "REVOKE")
+    assert operator.types(*case, "open", "accused", *facts)[0] == DONE
+    during = operator.user("accused")
+    (opened,) = during["open_corrective_actions"]
+    assert (during["standing"], opened["section"]) == ("REVOKED", "Bureau policy, 5")
+    code, _, said = operator.types("user", "grant", "accused", "--reason", "again")
+    assert (code, said.split(":")[0]) == (REFUSED, "CORRECTIVE_CASE_OPEN")
+    close = (
+        *case,
+        "close",
+        "accused",
+        opened["corrective_case_id"],
+        "--outcome",
+        "NOT_SUSTAINED",
+        "--findings",
+        "none",
+    )
+    assert operator.types(*close, "--restore-access")[0] == DONE
+    assert (operator.user("accused")["standing"], operator.user("accused")["open_corrective_actions"]) == (
+        "GRANTED",
+        [],
+    )
+    assert operator.types(*close)[2].startswith("CORRECTIVE_CASE_CLOSED")
+
+
+def test_an_override_is_granted_by_a_supervisor_only(operator: Operator, bureau: Bureau, tmp_path: Path) -> None:
+    image = tmp_path / "image"
+    image.write_bytes(b"as it will be searched")
+    operator.types("user", "register", "boss", "--ori", ORI, "--role", "SUPERVISOR")
+    operator.types("user", "grant", "boss", "--reason", "appointed")
+    words = ("--image", str(image), "--case", "26-04711", "--reason", "the only image there is")
+    assert operator.types("user", "override", "--as", "boss", *words)[0] == DONE
+    operator.types("user", "register", "other", "--ori", ORI, "--role", "EXAMINER")
+    code, _, said = operator.types("user", "override", "--as", "other", *words)
+    assert (code, said.split(":")[0]) == (REFUSED, "NOT_ALLOWED")
+    request = probe_submitted(
+        ori=ORI, case_number="26-04711", image_sha256=sha256(b"as it will be searched").hexdigest()
+    )
+    known = wiring.directory_as_published(bureau.settings)
+    assert known.quality_override(request, wiring.now()) is not None
 
 
 def get(port: int, path: str) -> tuple[int, str]:
@@ -213,7 +325,8 @@ def test_status_is_well_while_all_runs_and_says_what_is_away_when_not(
         return seen if seen["well"] and lags == [0, 0, 0] and seen["audit_lag_records"] == 0 else None
 
     seen = until(settled, "nothing is behind")
-    assert {role["name"]: role["state"] for role in seen["roles"]} == {"sink": "ready", "worker-1": "ready"}
+    states = {"clerk": "ready", "sink": "ready", "worker-1": "ready"}
+    assert {role["name"]: role["state"] for role in seen["roles"]} == states
     assert seen["orders_behind_s"] < LIMIT_S, "G5: how long an order may have waited is known"
     assert seen["dead_letters_open"] == sum(seen["dead_letters_by_code"].values())
     code, printed, said = until(lambda: well if (well := operator.types("status"))[0] == DONE else None, "well again")
@@ -223,7 +336,7 @@ def test_status_is_well_while_all_runs_and_says_what_is_away_when_not(
     system.children.pop("worker-1").kill()
     code, seen = operator.asks("status")
     assert code == AWAY
-    assert {role["name"]: role["state"] for role in seen["roles"]} == {"sink": "ready", "worker-1": "gone"}
+    assert {role["name"]: role["state"] for role in seen["roles"]} == {**states, "worker-1": "gone"}
     assert any("worker-1" in line for line in seen["away"])
 
 

@@ -12,13 +12,16 @@ import infra
 ROOT = Path(infra.__file__).resolve().parent.parent
 LOAD_ALL = """
 import sys
-from infra import assets, brokers, clickhouse, settings, wiring
+from pathlib import Path
+from infra import agreements, assets, brokers, clickhouse, settings, wiring
 from infra.brokers.apache import pinned_jars
 from schemas.topics import TOPICS
 assert assets.__file__.startswith(sys.argv[1]), assets.__file__
 assert TOPICS and clickhouse.load_schema() and pinned_jars()
 assert assets.load_card(assets.DEFAULT_CARD).recogniser.dimension
-assert wiring.policy(settings.load_settings()).probes.prohibited_sources
+policy = wiring.policy(settings.load_settings())
+assert policy.probes.prohibited_sources
+assert all(agreements.text_of(*agreement, Path("none")) for agreement in policy.users.agreements.items())
 """
 
 

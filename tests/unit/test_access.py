@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
 from itertools import count
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ from builders import (
     OVERRIDDEN_UNTIL,
     ROOT,
     STRANGER,
+    YEAR,
     Registry,
     access_granted,
     access_restricted,
@@ -46,7 +48,8 @@ from builders import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from processors.access import ROOT_ADMINISTRATOR, Directory, Publisher, RetentionRequest, Standing, User
+from processors.access import ROOT_ADMINISTRATOR, Directory, Publisher, RetentionRequest, Standing, User, counts_until
+from processors.policy import CourseRule
 from processors.refusals import Refusal, RefusalCode
 from schemas.errors import ContractError
 from schemas.events import (
@@ -68,9 +71,10 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from connectors.signing_keys import SigningKey
-    from schemas.events import Event, ProbeSubmitted
+    from schemas.events import Event, ProbeSubmitted, TrainingCompleted
 
 AUDITOR = key_named("auditor")
+DAY = timedelta(days=1)
 CASE = uuid_named("corrective case")
 OTHER_CASE = uuid_named("other corrective case")
 RETENTION_RUN = RetentionRunRequested(**by_root(user_id=ROOT_ADMINISTRATOR, due_by=NOW))
@@ -413,6 +417,25 @@ def test_the_first_administrator_is_never_registered_again() -> None:
 )
 def test_what_is_said_about_an_unknown_person_is_refused(event: Event) -> None:
     assert verdict(event, ROOT) is RefusalCode.USER_UNKNOWN
+
+
+@pytest.mark.parametrize(
+    ("training", "until"),
+    [
+        (training_completed("alice", completed_at=NOW - DAY, expires_at=NOW + DAY), NOW + DAY),
+        (training_completed("alice", completed_at=NOW - DAY, expires_at=NOW + YEAR), NOW + 99 * DAY),
+        (training_completed("alice", course_version="0"), None),
+        (training_completed("alice", course="FACE-102"), None),
+    ],
+    ids=["as recorded", "as long as the policy allows", "version that does not count", "course that does not count"],
+)
+def test_a_training_counts_as_long_as_its_record_and_the_policy_say(
+    training: TrainingCompleted, until: datetime | None
+) -> None:
+    registry = founded()
+    registry.say(training)
+    courses = {"FACE-101": CourseRule(versions=frozenset({"1"}), maximum_days=100)}
+    assert counts_until(registry.directory.users["alice"].trainings[-1], courses) == until
 
 
 # Logons.
