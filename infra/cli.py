@@ -27,6 +27,7 @@ from infra.commands import (
     operating,
     ordering,
     oversight,
+    policies,
     probing,
     reviewing,
     running,
@@ -68,6 +69,7 @@ administration.user.add_typer(oversight.corrective_action, name="corrective-acti
 administration.publisher.command("list")(oversight.list_publishers)
 app.add_typer(ordering.order, name="order")
 app.add_typer(generations.generation, name="generation")
+app.add_typer(policies.policy, name="policy")
 app.add_typer(auditing.audit, name="audit")
 app.add_typer(benchmarking.bench, name="bench")
 app.add_typer(dead_letters.dead_letters, name="dead-letters")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from connectors.key_custody import create_master_key
 from connectors.signing_keys import SigningKey
 from processors.access import ROOT_ADMINISTRATOR
-from schemas.errors import UsageError
+from schemas.errors import TransientError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -83,10 +83,17 @@ class DataFolder:
         return self.sheets / _file_name(user_id) / f"{review_id}.html"
 
     def destroy_sheets(self, reviews: Collection[UUID]) -> None:
-        """Delete the sheets of some reviews, where they are on this machine."""
+        """Delete the sheets of some reviews, where they are on this machine.
+
+        Raises:
+            TransientError: one cannot be deleted; the text says why.
+        """
         for review_id in reviews:
             for path in self.sheets.glob(f"*/{review_id}.html"):
-                path.unlink(missing_ok=True)
+                try:
+                    path.unlink(missing_ok=True)
+                except OSError as error:
+                    raise TransientError(f"{path} cannot be deleted: {error.strerror}; delete it.") from None
 
     def user_key(self, user_id: str) -> Path:
         """Private key of a person who works at this machine's command line."""

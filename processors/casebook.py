@@ -51,7 +51,7 @@ from schemas.events import (
     ReviewReversed,
     SealedRecordNotice,
 )
-from schemas.keys import booking_key
+from schemas.keys import booking_key, partition_of
 from schemas.positions import SourcePosition, derived_id
 from schemas.topics import (
     ACCESS,
@@ -69,9 +69,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from uuid import UUID
 
-    from processors.access import Directory
+    from processors.access import Directory, RetentionRequest
     from processors.policy import Policy
-    from schemas.events import Event
+    from schemas.events import Event, ReviewConclusion
     from schemas.records import LogRecord
 
 ACTOR = "system:clerk"
@@ -91,7 +91,12 @@ SAID_TO_THE_CLERK = (REVIEW_EVENTS, NOTICE_ACKNOWLEDGEMENTS)
 """Topics each record of which gets an answer of the clerk, or becomes a dead letter."""
 PROBE_IMAGE = "PROBE_IMAGE"
 REVIEW_SHEETS = "REVIEW_SHEETS"
+OPEN_REVIEW, LEAD = "OPEN_REVIEW", "LEAD"
 AS_LISTED, AS_REVIEWED, AS_LEAD = "LIST", "REVIEW", "LEAD"
+
+CONTRACT, WRONG_PARTITION = "CONTRACT", "WRONG_PARTITION"
+_NOT_THEIRS = frozenset({RefusalCode.UNAUTHENTICATED, RefusalCode.NOT_ALLOWED})
+"""Answers to what others said in somebody's name."""
 
 Notice = SealedRecordNotice | LeadWithdrawnNotice
 
@@ -117,11 +122,25 @@ class OpenNotice:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Unreadable:
-    """A record that somebody sent to the clerk and that no schema reads."""
+class Unanswerable:
+    """A record that somebody sent to the clerk and that becomes a dead letter."""
 
     record: LogRecord
+    code: str
     reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retained:
+    """Something that is kept of a probe."""
+
+    probe_id: UUID
+    item: str
+    """PROBE_IMAGE or REVIEW_SHEETS."""
+    due_at: datetime
+    """When it has been kept long enough."""
+    kept_by: str
+    """What keeps it beyond that: OPEN_REVIEW, LEAD or nothing."""
 
 
 class _Waiting:
@@ -169,8 +188,8 @@ class CaseBook:
         """By probe."""
         self.notices: dict[UUID, OpenNotice] = {}
         """By event id."""
-        self.unreadable: dict[SourcePosition, Unreadable] = {}
-        """What was sent to the clerk, cannot be read and is no dead letter yet."""
+        self.unanswerable: dict[SourcePosition, Unanswerable] = {}
+        """What was sent to the clerk, can have no answer and is no dead letter yet."""
         self._buried: set[SourcePosition] = set()
         self._access_applied = 0
         self._orders: dict[str, dict[int, ObeyedOrder]] = {}
@@ -179,8 +198,13 @@ class CaseBook:
         self._listing: dict[str, list[UUID]] = {}
         """Booking -> probes whose list has it."""
         self._reviews, self._acknowledgements = _Waiting(), _Waiting()
+        self._verdicts: dict[tuple[UUID, str, UUID], ReviewAnswered] = {}
+        """(probe, examiner, event id) -> the first answer. A signed record that somebody sends again must not undo what
+        its examiner said after it, nor count where it was refused before."""
         self._touched: set[UUID] = set()
         """Probes of which something may be due."""
+        self._judged_by = policy
+        """The policy under which the others were looked at last."""
 
     def policy_at(self, at: datetime) -> Policy:
         """Return the policy that holds at an instant."""
@@ -194,10 +218,16 @@ class CaseBook:
         try:
             event = decode_for(record.topic, record.value)
         except ContractError as error:
-            if record.topic in SAID_TO_THE_CLERK and record.position not in self._buried:
-                self.unreadable[record.position] = Unreadable(record=record, reason=str(error))
+            self._bury(record, CONTRACT, str(error))
+            return
+        if record.topic in SAID_TO_THE_CLERK and not _stands_where_its_key_belongs(record):
+            self._bury(record, WRONG_PARTITION, "Publish with the murmur2 partitioner: keys decide order.")
             return
         self._apply(record, event)
+
+    def _bury(self, record: LogRecord, code: str, reason: str) -> None:
+        if record.topic in SAID_TO_THE_CLERK and record.position not in self._buried:
+            self.unanswerable[record.position] = Unanswerable(record=record, code=code, reason=reason)
 
     def _apply(self, record: LogRecord, event: Event) -> None:
         at = _appended_at(record)
@@ -217,7 +247,7 @@ class CaseBook:
             self._fold_decision(event, at)
         elif isinstance(event, DeadLetter):
             self._buried.add(event.source)
-            self.unreadable.pop(event.source, None)
+            self.unanswerable.pop(event.source, None)
         elif isinstance(event, NoticeAcknowledged):
             self._acknowledgements.say(record, event)
         else:
@@ -268,6 +298,8 @@ class CaseBook:
 
     def _fold_decision(self, event: Event, at: datetime) -> None:
         if isinstance(event, ReviewAnswered):
+            if event.code not in _NOT_THEIRS:
+                self._verdicts.setdefault((event.probe_id, event.user_id, event.source_event_id), event)
             said = self._reviews.answer(event.source, accepted=event.accepted)
             if said is not None:
                 self._fold_said(*said)
@@ -295,23 +327,28 @@ class CaseBook:
         """Fold something that an examiner said and that counts."""
         if isinstance(event, NoticeAcknowledged):
             return
-        case = self._case(event.probe_id)
+        case, at = self._case(event.probe_id), _appended_at(record)
+        if (event.user_id, event.event_id) in case.counted:
+            return
+        case.counted.add((event.user_id, event.event_id))
         self._touched.add(case.probe_id)
         if isinstance(event, ReviewReversed):
             case.reversed.setdefault(event.capture_id, event.event_id)
             return
         if isinstance(event, ImageViewed):
-            review = case.reviews.setdefault(
-                event.user_id, Review(user_id=event.user_id, ori=event.ori, opened_at=_appended_at(record))
-            )
-            review.opened_at = max(review.opened_at, _appended_at(record))
+            review = case.reviews.setdefault(event.user_id, Review(user_id=event.user_id, ori=event.ori, opened_at=at))
+            review.opened_at = max(review.opened_at, at)
             review.openings[event.review_id] = Opening(shown=event.shown, expires_at=event.expires_at)
+            for capture_id in event.shown:
+                review.received_at.setdefault(capture_id, at)
             return
-        review = case.reviews[event.user_id]
+        opened = case.reviews.get(event.user_id)
+        if opened is None or event.review_id not in opened.openings:
+            return  # Whoever answered that it counts: what was not looked at was not compared (G8).
         if isinstance(event, CandidateReviewed):
-            review.dispositions[event.capture_id] = event
-        elif not review.is_concluded:
-            review.is_concluded = True
+            opened.dispositions[event.capture_id] = event
+        elif not opened.is_concluded:
+            opened.is_concluded = True
             case.concluded.append(event.user_id)
 
     def _fold_notice(self, event: Event) -> None:
@@ -346,6 +383,9 @@ class CaseBook:
     def due(self, at: datetime) -> list[Event]:
         """Return what has to be written now, in this order, and has not been read back; not what retention asks for."""
         policy = self.policy_at(at)
+        if policy is not self._judged_by:
+            self._judged_by = policy
+            self._touched.update(self.cases)
         decided: list[Event] = [*self._due_answers(policy, at), *self._due_acknowledgements(at)]
         for probe_id in sorted(self._touched):
             of_case = list(self._due_of_case(self.cases[probe_id], policy, at))
@@ -369,9 +409,12 @@ class CaseBook:
                 said_at=_appended_at(record),
                 is_barred=self.is_barred,
             )
-            refusal = self.directory.refusal_of(record, said) or refusal_of_review(
-                said, self.cases.get(said.probe_id), sitting
-            )
+            refusal = self.directory.refusal_of(record, said)
+            if refusal is None:
+                verdict = self._verdicts.get((said.probe_id, said.user_id, said.event_id))
+                refusal = (
+                    _refusal_in(verdict) if verdict else refusal_of_review(said, self.cases.get(said.probe_id), sitting)
+                )
             yield ReviewAnswered(
                 event_id=derived_id(record.position, "answered"),
                 occurred_at=at,
@@ -448,8 +491,11 @@ class CaseBook:
                 or result.capture_id in case.leads
                 or result.capture_id in case.reversed
                 or self.is_barred(candidate)
-                or not self._was_compared(case, completed, candidate)
             ):
+                continue
+            conclusions = _conclusions_of(case, completed, candidate)
+            # Of what a completed review says, only what its examiners said is believed: forging one makes no lead.
+            if len(conclusions) < policy.reviews.examiners or not set(conclusions) <= policy.reviews.supports:
                 continue
             yield LeadIssued(
                 event_id=derived_id(_lead_id(case, candidate), "lead"),
@@ -465,20 +511,11 @@ class CaseBook:
                 booking_ori=candidate.ori,
                 booking_number=candidate.booking_number,
                 examiners=completed.examiners,
-                conclusions=result.conclusions,
+                conclusions=tuple(str(conclusion) for conclusion in conclusions),
                 lead_notice=LEAD_NOTICE,
                 corroboration_reminder=policy.reviews.corroboration_reminder,
                 policy_version=policy.version,
             )
-
-    @staticmethod
-    def _was_compared(case: CaseFile, completed: ReviewCompleted, candidate: ListedCandidate) -> bool:
-        """Tell whether those whom a completed review names did compare: forging such a record makes no lead."""
-        reviews = [case.reviews.get(examiner) for examiner in completed.examiners]
-        return len(set(completed.examiners)) == len(reviews) > 0 and all(
-            review is not None and review.is_concluded and candidate.capture_id in review.dispositions
-            for review in reviews
-        )
 
     def _due_withdrawals(self, case: CaseFile, outcome: Outcome, policy: Policy, at: datetime) -> Iterator[Event]:
         receivers = (outcome.user_id,)
@@ -530,9 +567,7 @@ class CaseBook:
         """Yield what receivers have to be told: also of a list that was on its way when its record was sealed (G6)."""
         for candidate in case.candidates:
             for event, order in self.orders_on(candidate):
-                if order.lifted_at is not None and outcome.decided_at >= order.lifted_at:
-                    continue  # Listed again, after the order had been lifted.
-                for receiver, (ori, ways) in _receivers(case, outcome, candidate).items():
+                for receiver, (ori, ways) in _receivers(case, outcome, candidate, order.lifted_at).items():
                     notice_id = derived_id(event.event_id, f"notice: {case.probe_id}: {receiver}")
                     if notice_id in self.notices:
                         continue
@@ -576,32 +611,40 @@ class CaseBook:
                 due_at=sent.notice.due_at,
             )
 
-    def due_by_retention(self, at: datetime, requested_by: str | None = None) -> Iterator[RetainedDataDestroyed]:
-        """Yield what has been kept long enough; an open review or a lead that stands keeps what it rests on."""
-        policy = self.policy_at(at)
+    def retained(self, policy: Policy) -> Iterator[Retained]:
+        """Yield what is kept of each probe; an open review or a lead that stands keeps what it rests on."""
         rules = policy.retention
         for case in self.cases.values():
-            if case.outcome is None or case.is_under_review or case.has_standing_lead:
+            if case.outcome is None:
                 continue
-            last_opened = max((review.opened_at for review in case.reviews.values()), default=None)
-            ends = {
-                PROBE_IMAGE: case.outcome.decided_at + timedelta(days=rules.probe_image_days),
-                REVIEW_SHEETS: last_opened and last_opened + timedelta(days=rules.review_sheet_days),
-            }
-            for item, ends_at in ends.items():
-                if ends_at is None or at < ends_at or item in case.destroyed:
-                    continue
-                yield RetainedDataDestroyed(
-                    event_id=derived_id(case.probe_id, f"destroyed: {item}"),
-                    occurred_at=at,
-                    actor=ACTOR,
-                    probe_id=case.probe_id,
-                    items=(item,),
-                    rule=f"retention.{item.lower()}",
-                    due_at=ends_at,
-                    requested_by=requested_by,
-                    policy_version=policy.version,
-                )
+            ends = {PROBE_IMAGE: case.outcome.decided_at + timedelta(days=rules.probe_image_days)}
+            if case.reviews:
+                last_opened = max(review.opened_at for review in case.reviews.values())
+                ends[REVIEW_SHEETS] = last_opened + timedelta(days=rules.review_sheet_days)
+            kept_by = OPEN_REVIEW if case.is_under_review else LEAD if case.has_standing_lead else ""
+            for item in sorted(ends.keys() - case.destroyed):
+                yield Retained(probe_id=case.probe_id, item=item, due_at=ends[item], kept_by=kept_by)
+
+    def due_by_retention(
+        self, at: datetime, request: RetentionRequest | None = None
+    ) -> Iterator[RetainedDataDestroyed]:
+        """Yield the deletion of what has been kept long enough by now, or by the instant that a request names."""
+        policy = self.policy_at(at)
+        until = min(at, request.due_by) if request else at
+        for kept in self.retained(policy):
+            if kept.kept_by or until < kept.due_at:
+                continue
+            yield RetainedDataDestroyed(
+                event_id=derived_id(kept.probe_id, f"destroyed: {kept.item}"),
+                occurred_at=at,
+                actor=ACTOR,
+                probe_id=kept.probe_id,
+                items=(kept.item,),
+                rule=f"retention.{kept.item.lower()}",
+                due_at=kept.due_at,
+                requested_by=request.user_id if request else None,
+                policy_version=policy.version,
+            )
 
 
 _CAUSE_OF = {
@@ -610,15 +653,48 @@ _CAUSE_OF = {
 }
 
 
-def _receivers(case: CaseFile, outcome: Outcome, candidate: ListedCandidate) -> dict[str, tuple[str, list[str]]]:
-    """Return everyone who received a candidate, with the agency and the ways."""
-    receivers = {outcome.user_id: (outcome.ori, [AS_LISTED])}
-    for review in case.reviews.values():
-        if any(candidate.capture_id in opening.shown for opening in review.openings.values()):
-            receivers.setdefault(review.user_id, (review.ori, []))[1].append(AS_REVIEWED)
-    if candidate.capture_id in case.leads:
-        receivers[outcome.user_id][1].append(AS_LEAD)
+def _receivers(
+    case: CaseFile, outcome: Outcome, candidate: ListedCandidate, lifted_at: datetime | None
+) -> dict[str, tuple[str, list[str]]]:
+    """Return everyone who received a candidate before an order on it was lifted, with the agency and the ways."""
+    lead = case.leads.get(candidate.capture_id)
+    receipts = [
+        (outcome.user_id, outcome.ori, AS_LISTED, outcome.decided_at),
+        *(
+            (review.user_id, review.ori, AS_REVIEWED, review.received_at[candidate.capture_id])
+            for review in case.reviews.values()
+            if candidate.capture_id in review.received_at
+        ),
+        *([(outcome.user_id, outcome.ori, AS_LEAD, case.leads_at[lead.lead_id])] if lead else []),
+    ]
+    receivers: dict[str, tuple[str, list[str]]] = {}
+    for user_id, ori, way, received_at in receipts:
+        if lifted_at is None or received_at < lifted_at:
+            receivers.setdefault(user_id, (ori, []))[1].append(way)
     return receivers
+
+
+def _conclusions_of(
+    case: CaseFile, completed: ReviewCompleted, candidate: ListedCandidate
+) -> tuple[ReviewConclusion, ...]:
+    """Return what each examiner of a completed review concluded of a candidate; nothing unless all of them did."""
+    reviews = [case.reviews.get(examiner) for examiner in dict.fromkeys(completed.examiners)]
+    said = [
+        review.dispositions.get(candidate.capture_id) if review is not None and review.is_concluded else None
+        for review in reviews
+    ]
+    conclusions = tuple(each.conclusion for each in said if each is not None)
+    return conclusions if len(conclusions) == len(completed.examiners) else ()
+
+
+def _refusal_in(answer: ReviewAnswered) -> Refusal | None:
+    if answer.accepted or answer.code is None:
+        return None
+    return Refusal(code=RefusalCode(answer.code), message=answer.message or "", rule=answer.rule)
+
+
+def _stands_where_its_key_belongs(record: LogRecord) -> bool:
+    return record.key is not None and partition_of(record.topic, record.key) == record.partition
 
 
 def _lead_id(case: CaseFile, candidate: ListedCandidate) -> UUID:

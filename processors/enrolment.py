@@ -108,6 +108,21 @@ def refusal_of_time(
     return None
 
 
+def refusal_of_overtaken(
+    event: BookingRecorded | RecordOrderReceived, position: SourcePosition, counting: Entry | None
+) -> Refusal | None:
+    """Return why an event has no effect that a later court order was obeyed ahead of, or None.
+
+    A booking is barred by that order all the same, and a seal or an expungement takes out what is out already.
+    """
+    if counting is None or counting.source_offset <= position.offset or not is_unseal(event):
+        return None
+    return Refusal(
+        code=RefusalCode.STALE_EVENT,
+        message="A later court order on this booking was obeyed already; an unseal behind it has to be said anew.",
+    )
+
+
 def said_at(event: BookingRecorded | RecordOrderReceived, counting: Entry | None, at: datetime) -> datetime:
     """Return the time before which what comes again is stale; it never goes back.
 

@@ -65,22 +65,28 @@ class OrderLag:
         self._known_at_s = at_s if is_all or self._looked is None else self._looked[0]
         self._looked = at_s, dict(ends)
 
+    def waiting(self, is_obeyed: Callable[[str, int], bool]) -> list[WaitingOrder]:
+        """Return the orders that wait, the oldest first.
+
+        Args:
+            is_obeyed: whether the gallery of this worker has come, for a booking, to an offset of the booking topic.
+        """
+        # What was obeyed or refused once stays so.
+        self._waiting = [
+            order
+            for order in self._waiting
+            if order.offset >= self._committed.get(order.partition, 0) and not is_obeyed(order.booking, order.offset)
+        ]
+        return list(self._waiting)
+
     def waiting_s(self, now_s: float, is_obeyed: Callable[[str, int], bool]) -> float:
         """Return the age of the oldest order that waits; 0 where none is known to.
 
         Args:
             now_s: now.
-            is_obeyed: whether the gallery of this worker has come, for a booking, to an offset of the booking topic.
+            is_obeyed: as to `waiting`.
         """
-        while self._waiting:
-            oldest = self._waiting[0]
-            if oldest.offset >= self._committed.get(oldest.partition, 0) and not is_obeyed(
-                oldest.booking, oldest.offset
-            ):
-                return now_s - oldest.since_s
-            # What was obeyed or refused once stays so.
-            self._waiting.pop(0)
-        return 0.0
+        return max((now_s - order.since_s for order in self.waiting(is_obeyed)[:1]), default=0.0)
 
     def unknown_s(self, now_s: float) -> float:
         """Return how old an order may be of which nothing is known yet; infinite before the first look."""

@@ -162,6 +162,18 @@ def obey(
     return Decision(answer=answer, withdrawal=withdrawal, enrols_again=enrols_again)
 
 
+def overtaken(withdrawal: TemplatesWithdrawn, counting: Entry) -> TemplatesWithdrawn | None:
+    """Return the gallery record of an order that a later one was obeyed ahead of, or None where that says enough.
+
+    An expungement behind a later seal still expunges: it counts from where the seal stands, since the highest source
+    offset wins, and of several records from one offset the last.
+    """
+    if withdrawal.cause is not WithdrawalCause.EXPUNGED or counting.withdrawn is WithdrawalCause.EXPUNGED:
+        return None
+    position = replace(withdrawal.source, offset=counting.source_offset)
+    return replace(withdrawal, event_id=derived_id(position, "templates"), source=position)
+
+
 def enrol_again(
     lifted: TemplatesWithdrawn,
     answer: BookingProcessed,

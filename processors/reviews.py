@@ -12,7 +12,8 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from typing import TYPE_CHECKING, cast
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, cast
 
 from processors.access import Role, Standing
 from processors.enrolment import CLOCK_TOLERANCE
@@ -79,6 +80,8 @@ class Review:
     """By review id."""
     opened_at: datetime
     """Last."""
+    received_at: dict[UUID, datetime] = field(default_factory=dict)
+    """Capture -> when a sheet first showed it, which stays true whatever a later sheet shows."""
     dispositions: dict[UUID, CandidateReviewed] = field(default_factory=dict)
     """By capture; the last that was said before the review was concluded."""
     is_concluded: bool = False
@@ -119,6 +122,8 @@ class CaseFile:
     """By lead id."""
     destroyed: set[str] = field(default_factory=set)
     """Of what was kept."""
+    counted: set[tuple[str, UUID]] = field(default_factory=set)
+    """(user id, event id) of what was said and counts: said again, it counts no second time."""
 
     @property
     def candidates(self) -> tuple[ListedCandidate, ...]:
@@ -161,177 +166,291 @@ class _Asking:
     ori: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """One rule of what an examiner says."""
+
+    name: str
+    """By which docs/policy.md explains it and every refusal names it."""
+    codes: tuple[RefusalCode, ...]
+    """Every code that its refusals may have."""
+    judge: Callable[[Any, CaseFile, Sitting], Refusal | None]
+
+
 def refusal_of_review(event: Said, case: CaseFile | None, sitting: Sitting) -> Refusal | None:
-    """Return why something that an examiner says does not count, or None. Who says it comes before what is said."""
-    if isinstance(event, ReviewReversed):
-        return _refusal_of_reversal(event, case, sitting)
-    refusal = refusal_of_examiner(event.user_id, case, sitting)
-    if refusal is None and (case is None or not case.candidates):
-        refusal = _refuse(
-            RefusalCode.LIST_UNKNOWN, "reviews.list", f"There is no list of candidates of probe {event.probe_id}."
-        )
-    if refusal is not None or case is None:
-        return refusal
-    if isinstance(event, ImageViewed):
-        return _refusal_of_view(event, case, sitting)
-    return _refusal_of_entry(event, case, sitting)
-
-
-def refusal_of_examiner(user_id: str, case: CaseFile | None, sitting: Sitting) -> Refusal | None:
-    """Return why this person may not compare at this instant, or None: access, training, agreements, role, agency."""
-    rules, user = sitting.policy.reviews, sitting.directory.users.get(user_id)
-    asking = cast("ProbeSubmitted", _Asking(user_id, user.ori if user else ""))
-    # The rules of a search, with the roles of a review.
-    for_reviews = replace(sitting.policy, users=replace(sitting.policy.users, roles=rules.roles))
-    refusal = refusal_of_user(asking, sitting.directory, for_reviews, sitting.at)
-    outcome = case.outcome if case else None
-    if refusal is None and outcome and asking.ori not in {outcome.ori, *rules.from_agencies}:
-        return _refuse(
-            RefusalCode.AGENCY_MISMATCH, "reviews.agency", f"{user_id} does not belong to the agency of the probe."
-        )
-    return refusal
-
-
-def _refusal_of_view(view: ImageViewed, case: CaseFile, sitting: Sitting) -> Refusal | None:
-    rules = sitting.policy.reviews
-    review = case.reviews.get(view.user_id)
-    open_to_view = {each.capture_id for each in case.candidates if not sitting.is_barred(each)}
-    if case.completed is not None or (review is not None and review.is_concluded):
-        return _CLOSED
-    if sorted(view.shown) != sorted(open_to_view):
-        return _refuse(
-            RefusalCode.CANDIDATES_DIFFER,
-            "reviews.candidates",
-            "A sheet shows every candidate of the list once, but for those whose record is under a court order. Open "
-            "the review again.",
-        )
-    if view.shows_scores and not rules.shows_scores:
-        return _refuse(RefusalCode.SCORES_SHOWN, "reviews.shows_scores", "Scores are not shown before a decision.")
-    if not _is_blind(view, case, rules):
-        return _refuse(
-            RefusalCode.ORDER_NOT_SHUFFLED,
-            "reviews.shuffles",
-            "The candidates stand in an order that another examiner was shown, or in that of the list.",
-        )
-    latest = sitting.said_at + timedelta(hours=rules.sheet_hours) + CLOCK_TOLERANCE
-    if not sitting.said_at < view.expires_at <= latest:
-        return _refuse(
-            RefusalCode.SHEET_EXPIRED,
-            "reviews.sheet_hours",
-            f"A sheet may be shown for {rules.sheet_hours} hours; its end is not within them. Check the clock.",
-        )
+    """Return why something that an examiner says does not count, or None; the first rule that refuses says it."""
+    case = case or CaseFile(probe_id=event.probe_id)
+    for rule in RULES[type(event)]:
+        refusal = rule.judge(event, case, sitting)
+        if refusal is not None:
+            return replace(refusal, rule=refusal.rule or rule.name)
     return None
 
 
-def _is_blind(view: ImageViewed, case: CaseFile, rules: ReviewRules) -> bool:
-    """Tell whether the order shown betrays neither the list's nor, to a further examiner, an earlier one's."""
+def _refuse(code: RefusalCode, message: str) -> Refusal:
+    return Refusal(code=code, message=message)
+
+
+# Who says it comes before what is said: whoever has no access learns nothing of lists and reviews.
+
+
+def _access(event: Said, _case: CaseFile, sitting: Sitting) -> Refusal | None:
+    """Judge by the rules of who may search, with the roles of a review."""
+    user, policy = sitting.directory.users.get(event.user_id), sitting.policy
+    asking = cast("ProbeSubmitted", _Asking(event.user_id, user.ori if user else ""))
+    for_reviews = replace(policy, users=replace(policy.users, roles=policy.reviews.roles))
+    refusal = refusal_of_user(asking, sitting.directory, for_reviews, sitting.at)
+    if refusal is not None and refusal.code is RefusalCode.ROLE_MISSING:
+        return replace(refusal, rule="reviews.roles")
+    return refusal
+
+
+def _agency(event: Said, case: CaseFile, sitting: Sitting) -> Refusal | None:
+    user = sitting.directory.users.get(event.user_id)
+    if case.outcome is None or user is None:
+        return None
+    if user.ori in {case.outcome.ori, *sitting.policy.reviews.from_agencies}:
+        return None
+    return _refuse(RefusalCode.AGENCY_MISMATCH, f"{event.user_id} does not belong to the agency of the probe.")
+
+
+def _list(event: Said, case: CaseFile, _sitting: Sitting) -> Refusal | None:
+    if case.candidates:
+        return None
+    return _refuse(RefusalCode.LIST_UNKNOWN, f"There is no list of candidates of probe {event.probe_id}.")
+
+
+# Opening a review.
+
+
+def _own_agency(view: ImageViewed, _case: CaseFile, sitting: Sitting) -> Refusal | None:
+    user = sitting.directory.users.get(view.user_id)
+    if user is None or user.ori == view.ori:
+        return None
+    return _refuse(RefusalCode.AGENCY_MISMATCH, f"{view.user_id} does not belong to agency {view.ori}.")
+
+
+def _still_open(event: ImageViewed | CandidateReviewed | ReviewConcluded, case: CaseFile, _: Sitting) -> Refusal | None:
+    review = case.reviews.get(event.user_id)
+    if case.completed is None and not (review is not None and review.is_concluded):
+        return None
+    return _refuse(RefusalCode.REVIEW_CLOSED, "The review is concluded; what was said stands, or is reversed.")
+
+
+def _all_candidates(view: ImageViewed, case: CaseFile, sitting: Sitting) -> Refusal | None:
+    if sorted(view.shown) == sorted(each.capture_id for each in case.candidates if not sitting.is_barred(each)):
+        return None
+    return _refuse(
+        RefusalCode.CANDIDATES_DIFFER,
+        "A sheet shows every candidate of the list once, but for those whose record is under a court order. Open the "
+        "review again.",
+    )
+
+
+def _scores(view: ImageViewed, _case: CaseFile, sitting: Sitting) -> Refusal | None:
+    if sitting.policy.reviews.shows_scores or not view.shows_scores:
+        return None
+    return _refuse(RefusalCode.SCORES_SHOWN, "Scores are not shown before a decision.")
+
+
+def _order_shown(view: ImageViewed, case: CaseFile, sitting: Sitting) -> Refusal | None:
+    """Judge whether the order shown betrays that of the list or, to a further examiner, that of an earlier one."""
     if len(view.shown) <= 2:  # noqa: PLR2004 - two can stand in two orders only
-        return True
+        return None
     shown = set(view.shown)
-    by_rank = tuple(each.capture_id for each in case.candidates if each.capture_id in shown)
     others = [review for review in case.reviews.values() if review.user_id != view.user_id]
     orders = {
         tuple(each for each in opening.shown if each in shown)
         for review in others
         for opening in review.openings.values()
     }
-    if rules.shuffles or others:
-        orders.add(by_rank)
-    return view.shown not in orders
+    if sitting.policy.reviews.shuffles or others:
+        orders.add(tuple(each.capture_id for each in case.candidates if each.capture_id in shown))
+    if view.shown not in orders:
+        return None
+    return _refuse(
+        RefusalCode.ORDER_NOT_SHUFFLED,
+        "The candidates stand in an order that another examiner was shown, or in that of the list.",
+    )
 
 
-def _refusal_of_entry(event: CandidateReviewed | ReviewConcluded, case: CaseFile, sitting: Sitting) -> Refusal | None:
+def _sheet_end(view: ImageViewed, _case: CaseFile, sitting: Sitting) -> Refusal | None:
+    hours = sitting.policy.reviews.sheet_hours
+    if sitting.said_at < view.expires_at <= sitting.said_at + timedelta(hours=hours) + CLOCK_TOLERANCE:
+        return None
+    return _refuse(
+        RefusalCode.SHEET_EXPIRED,
+        f"A sheet may be shown for {hours} hours; its end is not within them. Check the clock.",
+    )
+
+
+# Comparing a candidate, and concluding.
+
+
+def _opened(event: CandidateReviewed | ReviewConcluded, case: CaseFile, _sitting: Sitting) -> Refusal | None:
     review = case.reviews.get(event.user_id)
-    if review is None or event.review_id not in review.openings:
-        return _refuse(
-            RefusalCode.REVIEW_NOT_OPENED,
-            "reviews.opened",
-            "The review was not opened: open it, so that the images are looked at, before anything is said of them.",
-        )
-    if review.is_concluded or case.completed is not None:
-        return _CLOSED
-    if isinstance(event, CandidateReviewed):
-        return _refusal_of_shown(event, case, review, sitting) or _refusal_of_comparison(event, sitting.policy.reviews)
-    return _refusal_of_conclusion(case, review, sitting)
+    if review is not None and event.review_id in review.openings:
+        return None
+    return _refuse(
+        RefusalCode.REVIEW_NOT_OPENED,
+        "The review was not opened: open it, so that the images are looked at, before anything is said of them.",
+    )
 
 
-def _refusal_of_shown(said: CandidateReviewed, case: CaseFile, review: Review, sitting: Sitting) -> Refusal | None:
-    """Return why the examiner cannot have compared this candidate by this sheet now, or None."""
-    candidate, opening = case.candidate(said.capture_id), review.openings[said.review_id]
-    if candidate is None or said.capture_id not in opening.shown:
-        return _refuse(
-            RefusalCode.CANDIDATE_UNKNOWN, "reviews.candidates", "That candidate was not on the sheet of this review."
-        )
-    if sitting.is_barred(candidate):
-        return _refuse(
-            RefusalCode.RECORD_SEALED,
-            "reviews.sealed",
-            "The record of this candidate is under a court order; it is not compared.",
-        )
-    if sitting.said_at >= opening.expires_at:
-        return _refuse(
-            RefusalCode.SHEET_EXPIRED, "reviews.sheet_hours", "The sheet has expired; open the review again."
-        )
-    return None
+def _shown(said: CandidateReviewed, case: CaseFile, _sitting: Sitting) -> Refusal | None:
+    opening = _opening(said, case)
+    if opening is not None and said.capture_id in opening.shown:
+        return None
+    return _refuse(RefusalCode.CANDIDATE_UNKNOWN, "That candidate was not on the sheet of this review.")
 
 
-def _refusal_of_comparison(said: CandidateReviewed, rules: ReviewRules) -> Refusal | None:
-    """Return what is missing in a comparison, or None."""
-    if Counter(comparison.feature for comparison in said.features) != Counter(rules.features):
-        return _refuse(
-            RefusalCode.FEATURES_INCOMPLETE,
-            "reviews.features",
-            f"State of each feature, once, how it compares: {', '.join(rules.features)}.",
-        )
-    if not said.limitations.strip():
-        return _refuse(
-            RefusalCode.LIMITATIONS_MISSING,
-            "reviews.limitations",
-            "State what limits the comparison, such as resolution, pose or light; or that nothing does.",
-        )
+def _not_sealed(said: CandidateReviewed, case: CaseFile, sitting: Sitting) -> Refusal | None:
+    candidate = case.candidate(said.capture_id)
+    if candidate is None or not sitting.is_barred(candidate):
+        return None
+    return _refuse(
+        RefusalCode.RECORD_SEALED, "The record of this candidate is under a court order; it is not compared."
+    )
+
+
+def _sheet_valid(said: CandidateReviewed, case: CaseFile, sitting: Sitting) -> Refusal | None:
+    opening = _opening(said, case)
+    if opening is None or sitting.said_at < opening.expires_at:
+        return None
+    return _refuse(RefusalCode.SHEET_EXPIRED, "The sheet has expired; open the review again.")
+
+
+def _opening(said: CandidateReviewed, case: CaseFile) -> Opening | None:
+    review = case.reviews.get(said.user_id)
+    return review.openings.get(said.review_id) if review else None
+
+
+def _features(said: CandidateReviewed, _case: CaseFile, sitting: Sitting) -> Refusal | None:
+    asked = sitting.policy.reviews.features
+    if Counter(comparison.feature for comparison in said.features) == Counter(asked):
+        return None
+    return _refuse(
+        RefusalCode.FEATURES_INCOMPLETE, f"State of each feature, once, how it compares: {', '.join(asked)}."
+    )
+
+
+def _limitations(said: CandidateReviewed, _case: CaseFile, _sitting: Sitting) -> Refusal | None:
+    if said.limitations.strip():
+        return None
+    return _refuse(
+        RefusalCode.LIMITATIONS_MISSING,
+        "State what limits the comparison, such as resolution, pose or light; or that nothing does.",
+    )
+
+
+def _founded(said: CandidateReviewed, _case: CaseFile, _sitting: Sitting) -> Refusal | None:
     needed = _MUST_BE_FOUND.get(said.conclusion)
-    if needed is not None and all(comparison.finding is not needed for comparison in said.features):
-        return _refuse(
-            RefusalCode.CONCLUSION_UNFOUNDED,
-            "reviews.conclusion",
-            f"{said.conclusion} needs at least one feature that is {needed}.",
-        )
-    return None
+    if needed is None or any(comparison.finding is needed for comparison in said.features):
+        return None
+    return _refuse(RefusalCode.CONCLUSION_UNFOUNDED, f"{said.conclusion} needs at least one feature that is {needed}.")
 
 
-def _refusal_of_conclusion(case: CaseFile, review: Review, sitting: Sitting) -> Refusal | None:
-    missing = sum(each.capture_id not in review.dispositions for each in case.candidates if not sitting.is_barred(each))
+def _dispositions(event: ReviewConcluded, case: CaseFile, sitting: Sitting) -> Refusal | None:
+    review = case.reviews.get(event.user_id)
+    said = review.dispositions if review else {}
+    missing = sum(each.capture_id not in said for each in case.candidates if not sitting.is_barred(each))
     if not missing:
         return None
     return _refuse(
         RefusalCode.DISPOSITION_MISSING,
-        "reviews.dispositions",
         f"{missing} candidates have no disposition yet; each is compared before the review closes.",
     )
 
 
-def _refusal_of_reversal(event: ReviewReversed, case: CaseFile | None, sitting: Sitting) -> Refusal | None:
-    review = case.reviews.get(event.user_id) if case else None
+# Taking a conclusion back.
+
+
+def _reversible(event: ReviewReversed, case: CaseFile, sitting: Sitting) -> Refusal | None:
     user = sitting.directory.users.get(event.user_id)
-    said_it = review is not None and review.is_concluded and event.capture_id in review.dispositions
+    drawn_by = {
+        review.user_id
+        for review in case.reviews.values()
+        if review.is_concluded and event.capture_id in review.dispositions
+    }
     supervises = (
-        case is not None
-        and case.outcome is not None
-        and user is not None
-        and user.standing is Standing.GRANTED
+        user is not None
         and Role.SUPERVISOR in user.roles
+        and case.outcome is not None
         and user.ori == case.outcome.ori
-        and any(each.is_concluded and event.capture_id in each.dispositions for each in case.reviews.values())
+        and bool(drawn_by)
     )
-    if not said_it and not supervises:
-        return _refuse(
-            RefusalCode.NOT_REVERSIBLE,
-            "reviews.reversal",
-            "A conclusion is reversed by the examiner who drew it or by a supervisor of the agency, after the review.",
-        )
-    if not event.reason.strip():
-        return _refuse(RefusalCode.REASON_TEXT_MISSING, "reviews.reversal", "State why the conclusion is taken back.")
-    return None
+    # Nobody whose access was taken away has a say in what stands.
+    if user is not None and user.standing is Standing.GRANTED and (event.user_id in drawn_by or supervises):
+        return None
+    return _refuse(
+        RefusalCode.NOT_REVERSIBLE,
+        "A conclusion is reversed by the examiner who drew it or by a supervisor of the agency, after the review.",
+    )
+
+
+def _reversal_reason(event: ReviewReversed, _case: CaseFile, _sitting: Sitting) -> Refusal | None:
+    if event.reason.strip():
+        return None
+    return _refuse(RefusalCode.REASON_TEXT_MISSING, "State why the conclusion is taken back.")
+
+
+R = RefusalCode
+_BY_AN_EXAMINER = (
+    Rule(
+        name="users",
+        codes=(
+            R.USER_UNKNOWN,
+            R.ACCESS_NOT_GRANTED,
+            R.ACCESS_RESTRICTED,
+            R.ACCESS_REVOKED,
+            R.AGENCY_UNKNOWN,
+            R.ROLE_MISSING,
+            R.TRAINING_MISSING,
+            R.TRAINING_EXPIRED,
+            R.AGREEMENT_MISSING,
+        ),
+        judge=_access,
+    ),
+    Rule(name="reviews.agency", codes=(R.AGENCY_MISMATCH,), judge=_agency),
+    Rule(name="reviews.list", codes=(R.LIST_UNKNOWN,), judge=_list),
+)
+_CLOSED = Rule(name="reviews.closed", codes=(R.REVIEW_CLOSED,), judge=_still_open)
+_OPENED = Rule(name="reviews.opened", codes=(R.REVIEW_NOT_OPENED,), judge=_opened)
+RULES: Mapping[type[Said], tuple[Rule, ...]] = MappingProxyType(
+    {
+        ImageViewed: (
+            *_BY_AN_EXAMINER,
+            Rule(name="reviews.own_agency", codes=(R.AGENCY_MISMATCH,), judge=_own_agency),
+            _CLOSED,
+            Rule(name="reviews.candidates", codes=(R.CANDIDATES_DIFFER,), judge=_all_candidates),
+            Rule(name="reviews.shows_scores", codes=(R.SCORES_SHOWN,), judge=_scores),
+            Rule(name="reviews.shuffles", codes=(R.ORDER_NOT_SHUFFLED,), judge=_order_shown),
+            Rule(name="reviews.sheet_hours", codes=(R.SHEET_EXPIRED,), judge=_sheet_end),
+        ),
+        CandidateReviewed: (
+            *_BY_AN_EXAMINER,
+            _OPENED,
+            _CLOSED,
+            Rule(name="reviews.shown", codes=(R.CANDIDATE_UNKNOWN,), judge=_shown),
+            Rule(name="reviews.sealed", codes=(R.RECORD_SEALED,), judge=_not_sealed),
+            Rule(name="reviews.sheet_valid", codes=(R.SHEET_EXPIRED,), judge=_sheet_valid),
+            Rule(name="reviews.features", codes=(R.FEATURES_INCOMPLETE,), judge=_features),
+            Rule(name="reviews.limitations", codes=(R.LIMITATIONS_MISSING,), judge=_limitations),
+            Rule(name="reviews.conclusion", codes=(R.CONCLUSION_UNFOUNDED,), judge=_founded),
+        ),
+        ReviewConcluded: (
+            *_BY_AN_EXAMINER,
+            _OPENED,
+            _CLOSED,
+            Rule(name="reviews.dispositions", codes=(R.DISPOSITION_MISSING,), judge=_dispositions),
+        ),
+        ReviewReversed: (
+            Rule(name="reviews.reversal", codes=(R.NOT_REVERSIBLE,), judge=_reversible),
+            Rule(name="reviews.reversal_reason", codes=(R.REASON_TEXT_MISSING,), judge=_reversal_reason),
+        ),
+    }
+)
+"""What is asked of each thing that an examiner says, in this order."""
 
 
 def results_of(
@@ -366,12 +485,3 @@ def results_of(
             )
         )
     return tuple(results)
-
-
-def _refuse(code: RefusalCode, rule: str, message: str) -> Refusal:
-    return Refusal(code=code, message=message, rule=rule)
-
-
-_CLOSED = _refuse(
-    RefusalCode.REVIEW_CLOSED, "reviews.closed", "The review is concluded; what was said stands, or is reversed."
-)

@@ -227,7 +227,7 @@ def _reason_length(request: ProbeSubmitted, _directory: Directory, policy: Polic
 def _reason_words(request: ProbeSubmitted, _directory: Directory, policy: Policy, _at: datetime) -> Refusal | None:
     said = says(request.reason_text)
     copied = (request.case_number, request.reason_code, request.legal_basis)
-    empty = set(chain.from_iterable(map(says, (*policy.probes.empty_reason_words, *copied))))
+    empty = policy.probes.empty_reason_words | set(chain.from_iterable(map(says, copied)))
     # A copy of a case number without its hyphens is one word.
     empty |= {"".join(says(each)) for each in copied}
     if set(said) - empty and len(set("".join(said))) > 1:

@@ -20,7 +20,7 @@ from schemas.errors import ContractError, DomainFault, IntegrityError, Transient
 from schemas.events import BookingRecorded, OrderKind, RecordOrderReceived
 from schemas.keys import booking_key, booking_scope, key_of
 from schemas.topics import BOOKING_EVENTS, GALLERY
-from streams.guard import safe_text_of
+from streams.guard import require_its_partition, safe_text_of
 from streams.replica import until_reached
 
 if TYPE_CHECKING:
@@ -107,28 +107,54 @@ class Bookings:
         await until_reached(self._context.replica, self._context.barrier_limit_s)
         key = booking_key(event.ori, event.booking_number)
         ledger = self._context.replica.active.ledger
-        if ledger.is_superseded(key, record.offset):
-            # A partition is worked through in order, so what came later was decided after this and its answer.
+        counting, barred_by = ledger.entry(key), ledger.barred_by(key)
+        if ledger.is_superseded(key, record.offset) and barred_by is None:
+            # A partition is worked through in order, so what came later was decided after this and its answer. Only an
+            # order is obeyed ahead of its turn: what it overtook is still to be answered, again if need be.
             log.info("booking event repeated after a later one", booking=key, position=str(record.position))
             return
-        counting, barred_by = ledger.entry(key), ledger.barred_by(key)
         policy = self._context.policy_at(self._context.clock())
         refusal = (
             self._context.replica.directory.refusal_of(record, event)
             or enrolment.refusal_of_booking(event)
             or enrolment.refusal_of_time(event, counting, self._context.clock())
+            or enrolment.refusal_of_overtaken(event, record.position, counting)
         )
         if refusal is not None:
             refused = enrolment.refuse(event, record.position, refusal, self._context.clock())
             await self._answer(record, refused, policy)
         elif isinstance(event, RecordOrderReceived):
-            await self._obey(event, record, counting, policy)
+            await self._answer(record, await self._obey(event, record, counting, policy), policy)
         elif barred_by is not None:
             barred = enrolment.refusal_of_barred(barred_by)
             refused = enrolment.refuse(event, record.position, barred, self._context.clock())
             await self._answer(record, refused, policy)
         else:
             await self._enrol(event, record, counting, policy)
+
+    async def take_over(self, partition: int, offset: int) -> None:
+        """Obey a seal or an expungement ahead of its turn; the worker whose turn it is answers it, and obeys it again.
+
+        Raises:
+            ContractError: it is no order.
+            DomainFault: it is one that is not obeyed.
+            TransientError: the world is away.
+        """
+        record = await self._context.replica.record_at(BOOKING_EVENTS, partition, offset)
+        order = decode_for(BOOKING_EVENTS, record.value)
+        if not isinstance(order, RecordOrderReceived) or order.order is OrderKind.UNSEAL:
+            raise ContractError("Only a seal or an expungement is obeyed ahead of its turn.")
+        require_its_partition(record)
+        await until_reached(self._context.replica, self._context.barrier_limit_s)
+        ledger = self._context.replica.active.ledger
+        key = booking_key(order.ori, order.booking_number)
+        if ledger.has_reached(key, offset):
+            return
+        refusal = self._context.replica.directory.refusal_of(record, order) or enrolment.refusal_of_booking(order)
+        if refusal is not None:
+            raise DomainFault(refusal.code, refusal.message)
+        await self._obey(order, record, ledger.entry(key), self._context.policy_at(self._context.clock()))
+        log.info("order obeyed ahead of its turn", booking=key[:SHOWN_CHARACTERS], position=str(record.position))
 
     async def give_up(self, record: LogRecord, reason: str) -> None:
         """Answer an event that became a dead letter, if it says which booking it is about."""
@@ -154,8 +180,8 @@ class Bookings:
 
     async def _obey(
         self, order: RecordOrderReceived, record: LogRecord, counting: Entry | None, policy: Policy
-    ) -> None:
-        """Obey a court order in every generation, before the answer: no switch may bring the booking back (G5)."""
+    ) -> BookingProcessed:
+        """Obey a court order in every generation and return the answer: no switch may bring the booking back (G5)."""
         context, active = self._context, self._context.replica.active
         decision = orders.obey(
             order,
@@ -166,6 +192,8 @@ class Bookings:
             at=context.clock(),
         )
         answer, withdrawal = decision.answer, decision.withdrawal
+        if withdrawal is not None and counting is not None and counting.source_offset > record.offset:
+            withdrawal = orders.overtaken(withdrawal, counting)
         booking = await self._booking_of(withdrawal) if withdrawal is not None and decision.enrols_again else None
         if withdrawal is not None:
             for generation in context.replica.kept:
@@ -182,12 +210,13 @@ class Bookings:
                     )
                     answer = its_answer if generation is active else answer
                 await context.publish(gallery_record, topic=generation.topic)
-            context.telemetry.obeyed(context.age_s(record))
+            if counting is None or counting.source_offset < record.offset:
+                context.telemetry.obeyed(context.age_s(record))
         if decision.enrols_again and withdrawal is not None and booking is None:
             answer = orders.not_found_again(answer)
         if order.order is OrderKind.EXPUNGE:
             await asyncio.to_thread(context.objects.destroy_key, booking_scope(order.ori, order.booking_number))
-        await self._answer(record, answer, policy)
+        return answer
 
     async def _booking_offset(self, generation: Generation, counting: Entry | None) -> int | None:
         """Return where the BookingRecorded stands that the counting gallery record goes back to, if that is known."""

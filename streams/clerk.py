@@ -4,8 +4,8 @@
         -> processors/casebook.py -> review.outcomes.v1, notices.v1
 
 One thread, no consumer group, nothing kept: the state is folded from the beginning of the topics, and what the clerk
-wrote counts once it was read back. Before anything is decided, everything that stood in the topics at that moment was
-applied, so a revocation or a court order is honoured by what is decided after it (G3, G6, G8); and so is what the clerk
+wrote counts once it was read back. Before it decides anything it asks where the topics end and applies everything up to
+there, so a revocation or a court order is honoured by what is decided after it (G3, G6, G8); and so is what the clerk
 wrote itself, which therefore is not due again.
 """
 
@@ -33,17 +33,16 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from processors.access import RetentionRequest
-    from processors.casebook import CaseBook, Unreadable
+    from processors.casebook import CaseBook, Unanswerable
     from schemas.events import DeadLetter, Event
     from schemas.records import LogRecord
     from streams.ports import Clock, Objects, TopicPartition
 
 GROUP = "leadstream-clerk"
 """Names the client to the broker; the clerk joins no group and commits nothing."""
-CONTRACT = "CONTRACT"
 STAGE = "clerk"
 READ_S = 0.2
-WRITTEN_AT_ONCE = 1000
+WRITTEN_AT_ONCE = 500
 LOOK_EVERY_S = 1.0
 """How often it is asked what has become due by the clock alone."""
 RETENTION_EVERY_S = 3600.0
@@ -125,6 +124,8 @@ class Clerk:
         self._applied: dict[TopicPartition, int] = {}
         self._written = 0
         self._has_news = True
+        self._ends: Mapping[TopicPartition, int] | None = None
+        """Up to where everything has to be applied before the next decision; None while none is wanted."""
         self._looked_at = self._retention_at = -math.inf
         self._retention_met: RetentionRequest | None = None
         """The last request for deletion that was met."""
@@ -169,17 +170,18 @@ class Clerk:
         for place, end in self._log_reader.passed().items():
             self._applied[place] = max(self._applied[place], end)
         due_to_look = self._monotonic() - self._looked_at >= LOOK_EVERY_S
-        if (self._has_news or due_to_look) and self._is_current():
+        if self._ends is None and (self._has_news or due_to_look):
+            self._ends = self._end_offsets(FOLLOWED)
             self._looked_at, self._has_news = self._monotonic(), False
-            self._write_due()
-
-    def _is_current(self) -> bool:
-        ends = self._end_offsets(FOLLOWED)
-        self._lag = sum(max(0, end - self._applied[place]) for place, end in ends.items())
-        return self._lag == 0
+        # What comes after the question is not waited for: there may always be something more.
+        if self._ends is not None:
+            self._lag = sum(max(0, end - self._applied[place]) for place, end in self._ends.items())
+            if self._lag == 0:
+                self._ends = None
+                self._write_due()
 
     def _write_due(self) -> None:
-        self._write([self._letter(unreadable) for unreadable in self._casebook.unreadable.values()])
+        self._write([self._letter(each) for each in self._casebook.unanswerable.values()])
         self._write(self._casebook.due(self._clock()))
         self._write_retention()
 
@@ -189,33 +191,38 @@ class Clerk:
         asked = requests[-1] if requests and requests[-1] != self._retention_met else None
         if asked is None and self._monotonic() - self._retention_at < RETENTION_EVERY_S:
             return
-        at = self._clock() if asked is None else min(asked.due_by, self._clock())
-        due = list(self._casebook.due_by_retention(at, asked.user_id if asked else None))
+        due = list(self._casebook.due_by_retention(self._clock(), asked))
         self._write(due)
         self._retention_at, self._retention_met = self._monotonic(), asked or self._retention_met
         log.info("retention", destroyed=len(due), requested_by=asked.user_id if asked else None)
 
     def _write(self, events: Sequence[Event]) -> None:
         """Delete what is to be deleted, then say so: after a kill in between it is deleted again, and then said."""
-        for event in events:
-            if isinstance(event, RetainedDataDestroyed) and PROBE_IMAGE in event.items:
-                self._objects.destroy_key(probe_scope(event.probe_id))
-            # The sheets of a review also show what a court has sealed since.
-            if isinstance(event, SealedRecordNotice) or (
-                isinstance(event, RetainedDataDestroyed) and REVIEW_SHEETS in event.items
-            ):
-                case = self._casebook.cases[event.probe_id]
-                self._destroy_sheets([review for each in case.reviews.values() for review in each.openings])
         for start in range(0, len(events), WRITTEN_AT_ONCE):
-            self._publish(events[start : start + WRITTEN_AT_ONCE])
-        self._written += len(events)
+            part = events[start : start + WRITTEN_AT_ONCE]
+            self._turned_at = self._monotonic()
+            for event in part:
+                self._delete(event)
+            self._publish(part)
+            self._written += len(part)
         if events:
             log.info("written", **Counter(type(event).__name__ for event in events))
 
-    def _letter(self, unreadable: Unreadable) -> DeadLetter:
+    def _delete(self, event: Event) -> None:
+        """Delete what an event says is deleted."""
+        if isinstance(event, RetainedDataDestroyed) and PROBE_IMAGE in event.items:
+            self._objects.destroy_key(probe_scope(event.probe_id))
+        # The sheets of a review also show what a court has sealed since.
+        if isinstance(event, SealedRecordNotice) or (
+            isinstance(event, RetainedDataDestroyed) and REVIEW_SHEETS in event.items
+        ):
+            case = self._casebook.cases[event.probe_id]
+            self._destroy_sheets([review for each in case.reviews.values() for review in each.openings])
+
+    def _letter(self, unanswerable: Unanswerable) -> DeadLetter:
         """Keep the original bytes encrypted and return what says so (G12)."""
-        record = unreadable.record
-        log.warning("dead letter", position=str(record.position), code=CONTRACT, reason=unreadable.reason)
+        record = unanswerable.record
+        log.warning("dead letter", position=str(record.position), code=unanswerable.code, reason=unanswerable.reason)
         try:
             reference = self._objects.put(
                 f"dead-letter/{letter_id(record)}", "original", encode(original_of(record))
@@ -227,8 +234,8 @@ class Clerk:
             record,
             actor=ACTOR,
             stage=STAGE,
-            code=CONTRACT,
-            message=unreadable.reason,
+            code=unanswerable.code,
+            message=unanswerable.reason,
             reference=reference,
             at=self._clock(),
         )

@@ -1,8 +1,11 @@
-"""Watches how long court orders wait: no search is made while one has waited for longer than the policy allows (G5).
+"""Watches court orders that wait: they are obeyed ahead of their turn, and past a bound no search is made (G5).
 
 It looks at all partitions of the booking topic, whichever worker has them: each has every template in memory, and so
 would list whom the order protects. What an order waits for is told by what the group of workers has committed and by
 this worker's own gallery. `processors/order_lag.py` says what is read, and when nothing is.
+
+An order waits behind a backlog of bookings, or for a worker that died and is not back yet. Any worker may take out what
+it protects: whichever does so first, and however often, what stands later in the topic counts (docs/adr/0015).
 """
 
 from __future__ import annotations
@@ -16,20 +19,21 @@ import faust
 import structlog
 
 from processors.order_lag import OrderLag, WaitingOrder
-from schemas.codec import record_name
-from schemas.errors import TransientError
-from schemas.events import RecordOrderReceived
+from schemas.codec import decode_for, record_name
+from schemas.errors import ContractError, IntegrityError, TransientError
+from schemas.events import OrderKind, RecordOrderReceived
 from schemas.records import RecordBatch
 from schemas.topics import BOOKING_EVENTS
+from streams.guard import safe_text_of
 from streams.ports import NO_TELEMETRY
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
     from streams.ports import BookingProgress, Clock, Log, Telemetry
     from streams.replica import Replica
 
-LOOK_EVERY_S = 2.0
+LOOK_EVERY_S = 1.0
 WARN_EVERY_S = 30.0
 READ_WAIT_S = 0.5
 DELIVERY_TIMEOUT_S = 30.0
@@ -46,6 +50,8 @@ class OrderWatch(faust.Service):
         kafka: for reading what the workers have not come to.
         replica: knows what was obeyed.
         clock: for the age of an order when it is found.
+        obey: takes out of the gallery what the order at an offset of a partition protects; where it cannot, the order
+            is left to the worker whose turn it is.
         settle_s: for how long a search waits for a look while too little is known; then it is not made.
         telemetry: told after every look.
     """
@@ -57,6 +63,7 @@ class OrderWatch(faust.Service):
         replica: Replica,
         clock: Clock,
         *,
+        obey: Callable[[int, int], Awaitable[None]],
         settle_s: float,
         telemetry: Telemetry = NO_TELEMETRY,
     ) -> None:
@@ -65,6 +72,9 @@ class OrderWatch(faust.Service):
         self._kafka = kafka
         self._replica = replica
         self._clock = clock
+        self._obey = obey
+        self._taken_over: set[tuple[int, int]] = set()
+        """(partition, offset) of orders that wait and were obeyed here, or left to the worker whose turn it is."""
         self._settle_s = settle_s
         self._telemetry = telemetry
         self._lag = OrderLag()
@@ -88,6 +98,7 @@ class OrderWatch(faust.Service):
         while not self.should_stop:
             try:
                 await self._look()
+                await self._take_over()
             except TransientError as error:
                 if _now() - warned_at >= WARN_EVERY_S:
                     warned_at = _now()
@@ -103,6 +114,23 @@ class OrderWatch(faust.Service):
         unread = self._lag.unread(asked_at, committed, ends)
         found = await asyncio.to_thread(self._find, unread, _now()) if unread else []
         self._lag.note(asked_at, ends, unread, found)
+
+    async def _take_over(self) -> None:
+        """Obey what has waited since an earlier look, in the order of each partition."""
+        waiting = self._lag.waiting(self._replica.active.ledger.has_reached)
+        self._taken_over &= {(order.partition, order.offset) for order in waiting}
+        for order in sorted(waiting, key=lambda each: (each.partition, each.offset)):
+            place = (order.partition, order.offset)
+            if place in self._taken_over:
+                continue
+            try:
+                await self._obey(*place)
+            except (TransientError, IntegrityError):
+                raise
+            except Exception as error:  # noqa: BLE001 - the guard deals with it when its turn comes (G12)
+                reason = safe_text_of(error)
+                log.info("waiting order left to its worker", place=f"{place[0]}/{place[1]}", reason=reason)
+            self._taken_over.add(place)
 
     def _find(self, unread: Mapping[int, tuple[int, int]], now_s: float) -> list[WaitingOrder]:
         """Return the orders in parts of the booking topic.
@@ -120,6 +148,8 @@ class OrderWatch(faust.Service):
                 for number, value in enumerate(records.values):
                     if record_name(value) == RecordOrderReceived.AVRO_NAME:
                         order = records[number]
+                        if _is_unseal(order.value):
+                            continue  # It protects nobody; it has its turn.
                         age_s = max(0.0, self._clock().timestamp() - order.timestamp_ms / 1000)
                         booking = (order.key or b"").decode(errors="replace")
                         found.append(WaitingOrder(now_s - age_s, order.partition, order.offset, booking))
@@ -139,6 +169,14 @@ class OrderWatch(faust.Service):
     def _is_obeyed(self, booking: str, offset: int) -> bool:
         # By the generation that is searched at this moment, and not by the one of the look.
         return self._replica.active.ledger.has_reached(booking, offset)
+
+
+def _is_unseal(value: bytes | None) -> bool:
+    try:
+        event = decode_for(BOOKING_EVENTS, value)
+    except ContractError:
+        return False
+    return isinstance(event, RecordOrderReceived) and event.order is OrderKind.UNSEAL
 
 
 def _by_partition(offsets: Mapping[tuple[str, int], int]) -> dict[int, int]:

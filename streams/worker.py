@@ -23,7 +23,7 @@ from processors import orders
 from processors.refusals import Refusal
 from schemas.codec import encode, topic_of
 from schemas.errors import ContractError, DomainFault, IntegrityError, TransientError
-from schemas.keys import key_of, partition_of
+from schemas.keys import key_of
 from schemas.records import LogRecord
 from schemas.topics import ACCESS, BOOKING_EVENTS, PROBE_REQUESTS, spec_of
 from streams import unreadable_headers
@@ -31,7 +31,7 @@ from streams.audit_watch import AuditWatch
 from streams.bookings import Bookings
 from streams.context import Context
 from streams.follower import Follower, SteadyChannel
-from streams.guard import Guard, safe_text_of
+from streams.guard import Guard, require_its_partition, safe_text_of
 from streams.order_watch import OrderWatch
 from streams.ports import NO_TELEMETRY
 from streams.probes import Probes
@@ -134,14 +134,6 @@ class Worker:
             withdrawn_kept_s=settings.withdrawn_kept_s,
         )
         self._audit = AuditWatch(parts.audit, settle_s=settings.barrier_limit_s, telemetry=parts.telemetry)
-        self._orders = OrderWatch(
-            parts.orders,
-            parts.kafka,
-            self.replica,
-            parts.clock,
-            settle_s=settings.barrier_limit_s,
-            telemetry=parts.telemetry,
-        )
         captures_at_once = settings.extractions_at_once + FETCHED_AHEAD
         # As many again for probes.
         self._pool = ThreadPoolExecutor(2 * captures_at_once, thread_name_prefix="extraction")
@@ -166,12 +158,21 @@ class Worker:
             clock=parts.clock,
             barrier_limit_s=settings.barrier_limit_s,
             is_audited_within=self._audit.is_within,
-            are_orders_obeyed_within=self._orders.is_within,
+            are_orders_obeyed_within=self._are_orders_obeyed_within,
             captures_at_once=captures_at_once,
             many_bookings=BOOKINGS_AN_EXTRACTION * settings.extractions_at_once // 2,
             telemetry=parts.telemetry,
         )
         self._bookings = Bookings(context)
+        self._orders = OrderWatch(
+            parts.orders,
+            parts.kafka,
+            self.replica,
+            parts.clock,
+            obey=self._bookings.take_over,
+            settle_s=settings.barrier_limit_s,
+            telemetry=parts.telemetry,
+        )
         self._probes = Probes(context)
         self._attach()
 
@@ -206,6 +207,9 @@ class Worker:
                 pool.shutdown(wait=True, cancel_futures=True)
         if self.app.crashed and self.app.crash_reason is not None:
             raise self.app.crash_reason
+
+    async def _are_orders_obeyed_within(self, limit_s: float) -> bool:
+        return await self._orders.is_within(limit_s)
 
     async def _restore(self, stop: asyncio.Event) -> None:
         """Read the snapshots, and wait for Kafka if it is away."""
@@ -262,7 +266,7 @@ class Worker:
         )
 
         async def handle_in_its_place(record: LogRecord) -> None:
-            _require_its_partition(record)
+            require_its_partition(record)
             await handle(record)
 
         async def deal_with(event: Any) -> bool:
@@ -509,17 +513,3 @@ def _as_record(message: Message) -> LogRecord:
         value=message.value,
         headers=tuple(headers),
     )
-
-
-def _require_its_partition(record: LogRecord) -> None:
-    """Refuse a record that its publisher's partitioner put where its key does not belong.
-
-    Raises:
-        DomainFault: two partitions would hold events of one key, and their order would be lost.
-    """
-    if record.key is None or partition_of(record.topic, record.key) != record.partition:
-        raise DomainFault(
-            "WRONG_PARTITION",
-            "The record is not in the partition of its key; publish with the murmur2 partitioner "
-            "(librdkafka: partitioner=murmur2_random).",
-        )

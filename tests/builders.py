@@ -39,7 +39,12 @@ from schemas.events import (
     AccessRevoked,
     AgencyRegistered,
     AgreementAccepted,
+    BookingOutcome,
+    BookingProcessed,
     BookingRecorded,
+    Candidate,
+    CandidateListIssued,
+    CandidateReviewed,
     Capture,
     CaptureKind,
     Consolidation,
@@ -47,8 +52,12 @@ from schemas.events import (
     CorrectiveActionOpened,
     CorrectiveEffect,
     CorrectiveOutcome,
+    FeatureComparison,
+    FeatureFinding,
+    ImageViewed,
     LoggedOn,
     Logon,
+    NoticeAcknowledged,
     OrderEffect,
     OrderKind,
     Pose,
@@ -56,14 +65,19 @@ from schemas.events import (
     PublisherRegistered,
     QualityOverrideGranted,
     RecordOrderReceived,
+    ReviewConcluded,
     ReviewConclusion,
+    ReviewReversed,
     TrainingCompleted,
     UserRegistered,
 )
 from schemas.keys import key_of
+from schemas.positions import SourcePosition
 from schemas.records import LogRecord
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from processors.refusals import Refusal
     from schemas.events import Event
 
@@ -372,6 +386,149 @@ def record_order(order: OrderKind, booking_number: str = "B-1", **changes: Any) 
     )
 
 
+PROBE = uuid_named("probe")
+SOMEWHERE = SourcePosition(topic="probe.requests.v1", partition=0, offset=0)
+
+
+def candidate(name: str, rank: int = 1, **changes: Any) -> Candidate:
+    """Return the person of a booking of that name on a list."""
+    facts = {"person": f"booking:{ORI}/{name}", "ori": ORI, "booking_number": name, **changes}
+    return Candidate(rank=rank, capture_id=uuid_named(name), score=round(1 - rank / 100, 6), **facts)
+
+
+def list_issued(*bookings: str, **changes: Any) -> CandidateListIssued:
+    """Return the list of a probe of Alice's with the persons of these bookings, by rank."""
+    return CandidateListIssued(
+        **_facts(
+            "system:worker-1",
+            changes,
+            probe_id=PROBE,
+            user_id="alice",
+            ori=ORI,
+            reason_code="FELONY_INVESTIGATION",
+            case_number="2026-4711",
+            request=SOMEWHERE,
+            requested=20,
+            returned=len(bookings),
+            candidates=tuple(candidate(name, rank) for rank, name in enumerate(bookings, 1)),
+            threshold=0.363,
+            model_digest="ab" * 32,
+            policy_version=POLICY.version,
+            gallery_watermark=(0,) * 8,
+            access_watermark=(0,),
+            gallery_templates=1000,
+            gallery_persons=1000,
+            measurements={},
+            lead_notice="Investigative lead only.",
+        )
+    )
+
+
+def order_answered(
+    order: OrderKind, source: SourcePosition, booking_number: str = "B-1", **changes: Any
+) -> BookingProcessed:
+    """Return a worker's word that an order was obeyed."""
+    lifted = order is OrderKind.UNSEAL
+    return BookingProcessed(
+        **_facts(
+            "system:worker-1",
+            changes,
+            ori=ORI,
+            booking_number=booking_number,
+            source=source,
+            outcome=BookingOutcome.ORDER_LIFTED if lifted else BookingOutcome.WITHDRAWN,
+            captures=(),
+        )
+    )
+
+
+def review_id_of(user_id: str) -> UUID:
+    """Return the identity of a user's review of the probe."""
+    return uuid_named(f"review of {user_id}")
+
+
+def image_viewed(user_id: str, shown: Sequence[str], **changes: Any) -> ImageViewed:
+    """Return a user's opening of a review that shows the persons of these bookings in this order."""
+    return ImageViewed(
+        **_facts(
+            f"user:{user_id}",
+            changes,
+            probe_id=PROBE,
+            user_id=user_id,
+            ori=ORI,
+            review_id=review_id_of(user_id),
+            shown=tuple(uuid_named(name) for name in shown),
+            shows_scores=False,
+            sheet_sha256=DIGEST,
+            expires_at=NOW + timedelta(hours=8),
+        )
+    )
+
+
+def compared(**findings: FeatureFinding) -> tuple[FeatureComparison, ...]:
+    """Return a comparison of every feature of the policy, similar but for those that are named."""
+    return tuple(
+        FeatureComparison(feature=name, finding=findings.get(name, FeatureFinding.SIMILAR), note="")
+        for name in POLICY.reviews.features
+    )
+
+
+def candidate_reviewed(
+    user_id: str, name: str, conclusion: ReviewConclusion = ReviewConclusion.SUPPORT, **changes: Any
+) -> CandidateReviewed:
+    """Return what a user says of the person of a booking; the features bear any conclusion."""
+    return CandidateReviewed(
+        **_facts(
+            f"user:{user_id}",
+            changes,
+            probe_id=PROBE,
+            user_id=user_id,
+            review_id=review_id_of(user_id),
+            capture_id=uuid_named(name),
+            features=compared(EARS=FeatureFinding.DISSIMILAR),
+            limitations="The probe is small.",
+            conclusion=conclusion,
+            note="",
+        )
+    )
+
+
+def review_concluded(user_id: str, **changes: Any) -> ReviewConcluded:
+    """Return the end of a user's review."""
+    return ReviewConcluded(
+        **_facts(
+            f"user:{user_id}", changes, probe_id=PROBE, user_id=user_id, review_id=review_id_of(user_id), summary=""
+        )
+    )
+
+
+def review_reversed(user_id: str, name: str, **changes: Any) -> ReviewReversed:
+    """Return a user's word that a conclusion on the person of a booking no longer stands."""
+    return ReviewReversed(
+        **_facts(
+            f"user:{user_id}",
+            changes,
+            probe_id=PROBE,
+            user_id=user_id,
+            capture_id=uuid_named(name),
+            reason="A scar was overlooked.",
+        )
+    )
+
+
+def notice_acknowledged(user_id: str, notice_id: UUID, **changes: Any) -> NoticeAcknowledged:
+    """Return a user's word that what a notice asks for was done."""
+    return NoticeAcknowledged(
+        **_facts(
+            f"user:{user_id}",
+            changes,
+            user_id=user_id,
+            notice_id=notice_id,
+            statement="The list and the sheet were destroyed.",
+        )
+    )
+
+
 FOUNDING: tuple[tuple[Event, SigningKey], ...] = (
     (agency_registered(), ROOT),
     (user_registered("alice", ALICE.public_key), ROOT),
@@ -404,4 +561,24 @@ def founded() -> Registry:
     for event, key in FOUNDING:
         refusal = registry.say(event, key)
         assert refusal is None, refusal
+    return registry
+
+
+ERIN, FINN, SUE, OTTO = key_named("erin"), key_named("finn"), key_named("sue"), key_named("otto")
+
+
+def with_examiners() -> Registry:
+    """Return that registry with Erin and Finn, who examine, Sue, who supervises, and Otto, an examiner of elsewhere."""
+    registry = founded()
+    registry.say(agency_registered(OTHER_ORI))
+    for name, key, role, ori in (
+        ("erin", ERIN, "EXAMINER", ORI),
+        ("finn", FINN, "EXAMINER", ORI),
+        ("sue", SUE, "SUPERVISOR", ORI),
+        ("otto", OTTO, "EXAMINER", OTHER_ORI),
+    ):
+        registry.say(user_registered(name, key.public_key, roles=(role,), ori=ori))
+        registry.say(training_completed(name))
+        registry.say(agreement_accepted(name), key)
+        registry.say(access_granted(name))
     return registry

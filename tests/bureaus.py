@@ -84,10 +84,10 @@ class Bureau:
             yield BookingPublisher(publisher, wiring.object_store(self.settings), JAIL, ORI)
 
     @contextmanager
-    def investigator(self, key: SigningKey | None = None) -> Iterator[ProbeClient]:
-        key = key or SigningKey.load(self.folder.user_key(INVESTIGATOR))
+    def investigator(self, key: SigningKey | None = None, user_id: str = INVESTIGATOR) -> Iterator[ProbeClient]:
+        key = key or SigningKey.load(self.folder.user_key(user_id))
         with SignedPublisher(self.config, key) as publisher:
-            yield ProbeClient(publisher, wiring.object_store(self.settings), INVESTIGATOR, ORI)
+            yield ProbeClient(publisher, wiring.object_store(self.settings), user_id, ORI)
 
     def found(self) -> None:
         """Register everybody; what a new bureau does on its first day."""

@@ -72,9 +72,11 @@ def probe(
     at = wiring.as_utc(collected_at) if collected_at else _time_of_file(image, original, steps)
     by, on = collected_by or user, collection_basis or rules.usual_collection_basis.get(source)
     if None in (collected_by, collected_at, collection_basis):
+        when = f"at {at.isoformat(timespec='seconds')}" if at else "at no stated time"
+        basis = f"on the basis {on}" if on else "on no stated basis"
         say(
-            f"You state that the image was collected by {by}, at {at.isoformat() if at else 'no stated time'}, on the "
-            f"basis {on or 'of nothing'}. State it otherwise with --collected-by, --collected-at, --collection-basis."
+            f"You state that the image was collected by {by}, {when}, {basis}. "
+            "Where that is not so: --collected-by, --collected-at, --collection-basis."
         )
     with signed(settings, key) as connection:
         AccessAdministration(connection, f"user:{user}").logged_on(user_id=user, method="OWN_KEY")

@@ -27,6 +27,7 @@ from builders import (
     LOGON,
     MICROSECOND,
     NOW,
+    ORI,
     OTHER_ORI,
     PERIOD,
     POLICY,
@@ -40,6 +41,7 @@ from builders import (
     by_root,
     capture,
     founded,
+    key_named,
     probe_submitted,
     record_order,
     signed,
@@ -74,7 +76,7 @@ from schemas.events import (
     TemplatesWithdrawn,
     WithdrawalCause,
 )
-from schemas.keys import booking_scope, probe_scope
+from schemas.keys import booking_scope, partition_of, probe_scope
 from schemas.positions import derived_id
 from schemas.topics import ACCESS, BOOKING_EVENTS, GALLERY, TOPICS
 from streams import guard as guard_module
@@ -102,6 +104,10 @@ if TYPE_CHECKING:
     from streams.ports import LogTail
 
 LIMIT_S = 60.0
+IN_ITS_PARTITION = next(
+    f"B-{number}" for number in range(100) if partition_of(BOOKING_EVENTS, f"{ORI}/B-{number}".encode()) == 0
+)
+"""A booking whose key belongs into partition 0, where the tests put every booking."""
 DIMENSION = 8
 MODEL = "ab" * 32
 FACES = np.random.default_rng(3).normal(size=(10, DIMENSION))
@@ -287,6 +293,9 @@ class Bench:
             offset = self.offset
         self.log.bookings[offset] = signed(event, key, offset=offset)
         return self._handle(self.bookings.handle(self.log.bookings[offset]))
+
+    def take_over(self, offset: int) -> list[Event]:
+        return self._handle(self.bookings.take_over(0, offset))
 
     def request(self, face: int | str = 0, name: str = "probe", **changes: Any) -> ProbeSubmitted:
         facts = self.photo(face, "probe", probe_scope(uuid_named(name)))
@@ -529,7 +538,9 @@ def test_an_unseal_that_was_cut_off_is_finished_by_the_repeat(bench: Bench, dies
     assert kinds(events) == [TemplatesEnrolled, BookingProcessed]
     assert (answer_of(events).outcome, answer_of(events).code) == (BookingOutcome.ORDER_LIFTED, None)
     bench.order(OrderKind.SEAL)
-    assert bench.handle_booking(unseal, offset=bench.offset - 1) == [], "late, behind a later seal"
+    late = bench.handle_booking(unseal, offset=bench.offset - 1)
+    assert (kinds(late), answer_of(late).code) == ([BookingProcessed], "STALE_EVENT"), "late, behind a later seal"
+    assert answer_of(late).event_id == answer_of(events).event_id, "so the first answer stays the one that counts"
     assert bench.listed(bench.request(0)) == []
 
 
@@ -559,9 +570,78 @@ def test_a_photo_that_crashes_the_worker_does_not_keep_the_seal_on(bench: Bench)
 def test_a_repeat_behind_a_later_event_is_skipped(bench: Bench) -> None:
     first = booking_recorded("B-1", captures=(bench.capture(0, "a"),))
     bench.handle_booking(first, offset=10)
-    bench.handle_booking(record_order(OrderKind.SEAL), offset=11)
+    bench.handle_booking(
+        booking_recorded("B-1", captures=(bench.capture(1, "b"),), occurred_at=bench.moment()), offset=11
+    )
     assert bench.handle_booking(first, offset=10) == []
+
+
+def test_a_repeat_behind_an_order_brings_nobody_back_and_its_first_answer_stays_the_one_that_counts(
+    bench: Bench,
+) -> None:
+    """G5, G11: an order may have overtaken what stands before it, which then has no answer yet."""
+    first = booking_recorded("B-1", captures=(bench.capture(0, "a"),))
+    answered = answer_of(bench.handle_booking(first, offset=10))
+    bench.handle_booking(record_order(OrderKind.SEAL), offset=11)
+    again = bench.handle_booking(first, offset=10)
+    assert kinds(again) == [BookingProcessed]
+    assert answer_of(again).event_id == answered.event_id
     assert bench.listed(bench.request(0)) == []
+
+
+# Orders that are obeyed ahead of their turn (G5).
+
+
+def waiting(bench: Bench, order: OrderKind, offset: int, key: SigningKey = JAIL, **changes: Any) -> int:
+    event = record_order(order, IN_ITS_PARTITION, **changes)
+    bench.log.bookings[offset] = signed(event, key, offset=offset)
+    return offset
+
+
+def test_an_order_ahead_of_its_turn_takes_out_at_once_and_is_answered_when_its_turn_comes(bench: Bench) -> None:
+    photo = bench.capture(0, "a", booking=IN_ITS_PARTITION)
+    bench.handle_booking(booking_recorded(IN_ITS_PARTITION, captures=(photo,)), offset=10)
+    assert bench.listed(bench.request(0, "before")) == [IN_ITS_PARTITION]
+    at = waiting(bench, OrderKind.SEAL, 30)
+    assert kinds(bench.take_over(at)) == [TemplatesWithdrawn]
+    assert bench.listed(bench.request(0, "after")) == []
+    # What stands between the two has its turn only now.
+    overtaken = bench.handle_booking(
+        booking_recorded(IN_ITS_PARTITION, captures=(photo,), occurred_at=bench.moment()), offset=20
+    )
+    assert (kinds(overtaken), answer_of(overtaken).outcome) == ([BookingProcessed], BookingOutcome.REFUSED)
+    answered = bench._handle(bench.bookings.handle(bench.log.bookings[at]))
+    assert answer_of(answered).outcome is BookingOutcome.WITHDRAWN
+    assert bench.take_over(at) == [], "obeyed already"
+    assert bench.listed(bench.request(0, "at the end")) == []
+
+
+def test_an_expungement_that_a_seal_has_overtaken_expunges_all_the_same(bench: Bench) -> None:
+    photo = bench.capture(0, "a", booking=IN_ITS_PARTITION)
+    bench.handle_booking(booking_recorded(IN_ITS_PARTITION, captures=(photo,)), offset=10)
+    bench.take_over(waiting(bench, OrderKind.SEAL, 30))
+    expunged = bench._handle(bench.bookings.handle(bench.log.bookings[waiting(bench, OrderKind.EXPUNGE, 20)]))
+    assert answer_of(expunged).outcome is BookingOutcome.WITHDRAWN
+    with pytest.raises(DomainFault):
+        bench.objects.get(photo.reference, photo.sha256)
+    bench._handle(bench.bookings.handle(bench.log.bookings[30]))
+    lifted = waiting(bench, OrderKind.UNSEAL, 40, occurred_at=bench.moment())
+    unsealed = bench._handle(bench.bookings.handle(bench.log.bookings[lifted]))
+    assert answer_of(unsealed).code == "RECORD_EXPUNGED"
+
+
+def test_what_may_not_be_said_or_is_no_seal_is_not_obeyed_ahead_of_its_turn(bench: Bench) -> None:
+    bench.handle_booking(
+        booking_recorded(IN_ITS_PARTITION, captures=(bench.capture(0, "a", booking=IN_ITS_PARTITION),)), offset=10
+    )
+    for order, key, expected in (
+        (OrderKind.SEAL, key_named("stranger"), DomainFault),
+        (OrderKind.EXPUNGE, ALICE, DomainFault),
+        (OrderKind.UNSEAL, JAIL, ContractError),
+    ):
+        with pytest.raises(expected):
+            bench.take_over(waiting(bench, order, 30, key))
+    assert bench.listed(bench.request(0)) == [IN_ITS_PARTITION]
 
 
 def test_a_repeat_of_the_last_event_gives_the_same_records_again(bench: Bench) -> None:
@@ -1216,7 +1296,7 @@ def test_what_is_said_while_the_audit_trail_is_asked_about_counts_too(bench: Ben
 
 def quality_override(request: ProbeSubmitted, **changes: Any) -> QualityOverrideGranted:
     facts: dict[str, Any] = {
-        "event_id": uuid_named(repr(changes)),
+        "event_id": uuid_named(request.image_sha256),
         "occurred_at": NOW,
         "actor": "user:bob",
         "user_id": "bob",

@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 
 from processors.gallery import GalleryLedger
 from schemas.codec import encode
-from schemas.errors import TransientError
+from schemas.errors import ContractError, DomainFault, TransientError
 from schemas.events import OrderKind, WithdrawalCause
 from schemas.keys import key_of
 from schemas.topics import BOOKING_EVENTS
@@ -41,6 +41,8 @@ class Scripted(MemoryKafka):
         self.away = False
         self.read: list[int] = []
         """How many records a look had to read."""
+        self.taken_over: list[tuple[int, int]] = []
+        self.refuses: Exception | None = None
         self._looks = 0
         self._looked = threading.Condition()
 
@@ -72,6 +74,12 @@ class Scripted(MemoryKafka):
             said_at_us=0,
         )
 
+    async def take_over(self, partition: int, offset: int) -> None:
+        """Be asked to obey an order ahead of its turn."""
+        self.taken_over.append((partition, offset))
+        if self.refuses is not None:
+            raise self.refuses
+
     def catch_up(self) -> None:
         """Let the workers commit everything."""
         self.committed = {place: len(self.everything[place]) for place in PLACES}
@@ -95,7 +103,14 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
         async def watch_and_test() -> None:
             replica: Any = SimpleNamespace(active=SimpleNamespace(ledger=scripted.ledger))
             kafka: Any = scripted
-            watch: Any = OrderWatch(scripted.progress, kafka, replica, lambda: scripted.now, settle_s=settle_s)
+            watch: Any = OrderWatch(
+                scripted.progress,
+                kafka,
+                replica,
+                lambda: scripted.now,
+                obey=scripted.take_over,
+                settle_s=settle_s,
+            )
             await watch.start()
             try:
                 await test(watch, scripted)
@@ -159,7 +174,8 @@ def test_a_backlog_of_bookings_and_of_what_nobody_can_read_stops_no_search(
 
 def test_a_refused_order_waits_no_longer_when_the_workers_have_passed_it(watched: Callable[..., None]) -> None:
     scripted = Scripted()
-    scripted.say(record_order(OrderKind.UNSEAL))
+    scripted.say(record_order(OrderKind.EXPUNGE))
+    scripted.refuses = DomainFault("UNAUTHENTICATED", "Nobody known signed it.")
     scripted.seconds += 100
 
     async def test(watch: OrderWatch, scripted: Scripted) -> None:
@@ -167,6 +183,41 @@ def test_a_refused_order_waits_no_longer_when_the_workers_have_passed_it(watched
         scripted.catch_up()
         await scripted.look_again()
         assert await watch.is_within(LIMIT_S)
+
+    watched(test, scripted, LIMIT_S)
+
+
+def test_a_waiting_seal_is_obeyed_once_ahead_of_its_turn_and_an_unseal_never(watched: Callable[..., None]) -> None:
+    scripted = Scripted()
+    scripted.say(booking_recorded("B-1"))
+    first, _, second = (
+        scripted.say(record_order(kind)) for kind in (OrderKind.SEAL, OrderKind.UNSEAL, OrderKind.EXPUNGE)
+    )
+
+    async def test(_watch: OrderWatch, scripted: Scripted) -> None:
+        for _ in range(3):
+            await scripted.look_again()
+        assert scripted.taken_over == [(5, first), (5, second)], "in the order in which they stand"
+
+    watched(test, scripted, LIMIT_S)
+
+
+@pytest.mark.parametrize(
+    ("refuses", "times"),
+    [(DomainFault("UNAUTHENTICATED", "-"), "once"), (ContractError("-"), "once"), (TransientError("-"), "again")],
+)
+def test_an_order_that_cannot_be_obeyed_is_left_to_its_worker_and_tried_again_when_the_world_was_away(
+    watched: Callable[..., None], refuses: Exception, times: str
+) -> None:
+    scripted = Scripted()
+    scripted.refuses = refuses
+    offset = scripted.say(record_order(OrderKind.SEAL))
+
+    async def test(_watch: OrderWatch, scripted: Scripted) -> None:
+        for _ in range(3):
+            await scripted.look_again()
+        assert set(scripted.taken_over) == {(5, offset)}
+        assert (len(scripted.taken_over) > 1) is (times == "again")
 
     watched(test, scripted, LIMIT_S)
 

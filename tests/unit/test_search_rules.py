@@ -8,10 +8,11 @@ come out differently, or the file be refused. So an entry or a rule that nobody 
 from __future__ import annotations
 
 import copy
+import re
 import tomllib
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
-from functools import cache
+from functools import cache, cached_property
 from hashlib import sha256
 from itertools import pairwise
 from pathlib import Path
@@ -48,6 +49,7 @@ from processors import search_rules
 from processors.access import ROOT_ADMINISTRATOR
 from processors.enrolment import CLOCK_TOLERANCE, captures_to_extract, enrol
 from processors.policy import parse_policy
+from processors.policy_changes import Effect, changes_between
 from processors.quality_rules import refusal_by_policy
 from processors.refusals import RefusalCode
 from processors.search_rules import (
@@ -68,6 +70,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from processors.policy import Policy
+    from schemas.events import ProbeSubmitted
 
 TEXT = (Path(__file__).parents[2] / "infra" / "policy" / "default.toml").read_text(encoding="utf-8")
 DEFAULT: dict[str, Any] = tomllib.loads(TEXT)
@@ -143,12 +146,15 @@ class Row:
     overlay: dict[str, Any] = field(default_factory=dict)
     """What the policy says besides, at the top level and one below."""
 
+    @cached_property
+    def request(self) -> ProbeSubmitted:
+        return probe_submitted(**self.asks)
+
     def verdict(self, document: dict[str, Any]) -> tuple[str, str]:
         if self.overlay:
             tables = {name: {**document[name], **table} for name, table in self.overlay.items()}
             document = {**document, **tables}
-        request = probe_submitted(**self.asks)
-        refusal = refusal_of_search(request, self.who.directory, policy_of(document), self.at)
+        refusal = refusal_of_search(self.request, self.who.directory, policy_of(document), self.at)
         return (refusal.code, refusal.rule) if refusal else ("", "")
 
 
@@ -843,3 +849,55 @@ def test_every_whole_chain_is_accepted_and_none_with_a_link_missing(digests: lis
 def test_whatever_is_asked_is_answered_by_a_value_with_words_and_a_rule(asks: dict[str, str]) -> None:
     for _, refusal in judgements(probe_submitted(**asks), person().directory, parse_policy(DEFAULT), NOW):
         assert refusal is None or (refusal.message and refusal.rule)
+
+
+# What is said to be stricter or looser.
+
+
+def test_no_change_that_is_called_stricter_allows_more_and_none_that_is_called_looser_refuses_more() -> None:
+    default = parse_policy(DEFAULT)
+    for name, document in MUTATIONS:
+        try:
+            policy = parse_policy(document)
+        except ContractError:
+            continue
+        effects = {change.effect for change in changes_between(default, policy)}
+        if len(effects) != 1 or Effect.OTHER in effects:
+            continue
+        for row in TABLE:
+            before, after = row.code is not None, row.verdict(document) != ("", "")
+            assert after >= before or effects == {Effect.LOOSER}, (name, row.says)
+            assert after <= before or effects == {Effect.STRICTER}, (name, row.says)
+
+
+# The documentation.
+
+DOCUMENT = (Path(__file__).parents[2] / "docs" / "policy.md").read_text(encoding="utf-8")
+
+
+def test_every_rule_is_explained_with_its_codes() -> None:
+    codes = {rule.name: rule.codes for rule in (*USER_RULES, *REQUEST_RULES)}
+    codes |= {name: (code,) for name, code in RULES_OF_THE_SYSTEM.items()}
+    codes |= {"enrolment.sources": (R.NOT_A_BOOKING_CAPTURE,), "enrolment.bulk_load_sources": (R.PROVENANCE_MISSING,)}
+    lines = {line.split("`")[1]: line for line in DOCUMENT.splitlines() if line.startswith("| `")}
+    for rule, due in codes.items():
+        assert [code for code in due if f"`{code}`" not in lines[rule]] == [], rule
+
+
+def test_whatever_proves_a_rule_as_explained_is_there() -> None:
+    root = Path(__file__).parents[2]
+    here = Path(__file__).relative_to(root).as_posix()
+    named = re.findall(r"`(tests/[\w/]+\.py)?(?:::(\w+))?`", DOCUMENT)
+    proofs = {(file or here, name) for file, name in named if file or name}
+    assert len(proofs) > 15
+    for file, name in proofs:
+        assert f"def {name}" in (root / file).read_text(encoding="utf-8"), (file, name)
+
+
+@pytest.mark.parametrize("source", PROHIBITED_SOURCES)
+def test_every_prohibited_source_has_its_authority_in_the_policy_and_in_its_explanation(source: str) -> None:
+    assert f"`{source}`" in DOCUMENT
+    stated = DEFAULT["probes"]["prohibited_sources"][source]
+    refusal = refusal_of_search(probe_submitted(source_type=source), person().directory, parse_policy(DEFAULT), NOW)
+    assert refusal is not None
+    assert (refusal.message, bool(stated["authority"])) == (stated["message"], True)
