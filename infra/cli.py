@@ -26,6 +26,7 @@ from infra.commands import (
     operating,
     oversight,
     probing,
+    retaining,
     running,
 )
 from infra.commands.common import err
@@ -65,6 +66,7 @@ app.add_typer(generations.generation, name="generation")
 app.add_typer(auditing.audit, name="audit")
 app.add_typer(benchmarking.bench, name="bench")
 app.add_typer(dead_letters.dead_letters, name="dead-letters")
+app.add_typer(retaining.retention, name="retention")
 for group in ("topics", "config", "assets"):
     app.add_typer(getattr(operating, group), name=group)
 
