@@ -28,24 +28,24 @@ from schemas.keys import probe_scope
 from schemas.topics import TOPICS
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 
 @pytest.fixture
-def data(bootstrap: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def data(bootstrap: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setenv("LEADSTREAM_KAFKA_BOOTSTRAP", bootstrap)
     TopicAdmin(bootstrap).apply(TOPICS.values())
     folder = DataFolder(tmp_path)
     initialise(folder)
     ObjectStore(folder.objects, FileMasterKey.load(folder.master_key))
-    return tmp_path
+    with capture_logs():  # The clerk works in this process, and says so on standard output.
+        yield tmp_path
 
 
 def asked(words: list[str], data: Path, capfd: pytest.CaptureFixture[str]) -> dict[str, Any]:
-    with capture_logs():  # The clerk works in this process.
-        assert cli.run(["retention", *words, "--json", "--data", str(data)]) == DONE
-    said = capfd.readouterr().out
-    found: dict[str, Any] = json.loads(said[said.index("{") :])
+    assert cli.run(["retention", *words, "--json", "--data", str(data)]) == DONE
+    found: dict[str, Any] = json.loads(capfd.readouterr().out)
     return found
 
 
