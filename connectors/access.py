@@ -7,11 +7,13 @@ so is for every worker's directory to decide (`processors/access.py`).
 from __future__ import annotations
 
 import re
+from hashlib import sha256
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from connectors.bookings import require_ori
 from connectors.clock import now
+from processors.policy import read_policy
 from schemas.errors import UsageError
 from schemas.events import (
     AccessGranted,
@@ -24,6 +26,7 @@ from schemas.events import (
     GenerationActivated,
     GenerationRemoved,
     LoggedOn,
+    PolicyActivated,
     PublisherRegistered,
     QualityOverrideGranted,
     RetentionRunRequested,
@@ -311,6 +314,27 @@ class AccessAdministration:
                 actor=self._actor,
                 model_digest=_digest(model_digest),
                 gallery_topic=_named(gallery_topic, "gallery topic"),
+            ),
+        )
+
+    def activate_policy(self, *, document: str, effective_from: datetime | None = None) -> SourcePosition:
+        """Let a policy file (TOML) hold for every decision from an instant on; from now on unless one is given.
+
+        Raises:
+            ContractError: the file is no policy; the text says why.
+        """
+        policy, at = read_policy(document), self._clock()
+        if effective_from is not None and effective_from < at:
+            raise UsageError("A policy cannot take effect before it is activated: what was decided stays decided.")
+        return self._publisher.publish(
+            PolicyActivated(
+                event_id=uuid4(),
+                occurred_at=at,
+                actor=self._actor,
+                policy_version=policy.version,
+                policy_sha256=sha256(document.encode()).hexdigest(),
+                effective_from=effective_from or at,
+                document=document,
             ),
         )
 

@@ -10,8 +10,9 @@ from __future__ import annotations
 import re
 from collections import Counter
 from dataclasses import dataclass, field, replace
+from enum import StrEnum
 from hashlib import sha256
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, TypeVar
 from uuid import UUID, uuid5
 
 from connectors.clock import now
@@ -21,7 +22,16 @@ from connectors.outcomes import OutcomeConsumer, OutcomeKind, ends_of, first_out
 from processors.enrolment import MAX_BOOKING_NUMBER_CHARACTERS
 from schemas.codec import NO_REGISTRY, encode
 from schemas.errors import TransientError, UsageError
-from schemas.events import BookingProcessed, BookingRecorded, Capture, CaptureKind, OrderKind, Pose, RecordOrderReceived
+from schemas.events import (
+    BookingProcessed,
+    BookingRecorded,
+    Capture,
+    CaptureKind,
+    OrderEffect,
+    OrderKind,
+    Pose,
+    RecordOrderReceived,
+)
 from schemas.keys import booking_key, booking_scope
 from schemas.positions import NAMESPACE, SourcePosition
 from schemas.topics import BOOKING_OUTCOMES
@@ -34,11 +44,14 @@ if TYPE_CHECKING:
     from connectors.object_store import ObjectStore
     from connectors.publishing import SignedPublisher
     from schemas.avro_schemas import SchemaVersion
+    from schemas.events import BulkLoadProvenance
 
 BOOKING_CAPTURE = "BOOKING_CAPTURE"
 
 _ORI = re.compile(r"[A-Z0-9]{9}", re.ASCII)
 _NO_ID = UUID(int=0)
+
+Word = TypeVar("Word", bound=StrEnum)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,6 +157,7 @@ class BookingPublisher:
         originals: Sequence[OriginalFile] = (),
         sid: str | None = None,
         synthetic: bool = False,
+        provenance: BulkLoadProvenance | None = None,
         event_id: UUID | None = None,
     ) -> Published:
         """Store the images of a booking, then publish its whole state; a correction is the same call with other facts.
@@ -159,6 +173,7 @@ class BookingPublisher:
             originals: files as received.
             sid: state identification number, where there is one.
             synthetic: True for made-up data.
+            provenance: where the photos of a bulk load come from; without it none of them is enrolled.
             event_id: derived from the content unless it is given.
 
         Raises:
@@ -176,6 +191,7 @@ class BookingPublisher:
             originals=originals,
             sid=sid,
             synthetic=synthetic,
+            provenance=provenance,
             event_id=event_id,
         )
         return self._publish(booking, tuple(capture.capture_id for capture in booking.captures))
@@ -190,6 +206,7 @@ class BookingPublisher:
         originals: Sequence[OriginalFile] = (),
         sid: str | None = None,
         synthetic: bool = False,
+        provenance: BulkLoadProvenance | None = None,
         event_id: UUID | None = None,
     ) -> BookingRecorded:
         """Do all of `publish_booking` but the last step; for bulk loads that hand the event to `SignedPublisher.send`.
@@ -215,6 +232,7 @@ class BookingPublisher:
             booked_at=booked_at,
             captures=captures,
             synthetic=synthetic,
+            provenance=provenance,
         )
         content_id = _content_id(draft)
         for image, capture in zip(images, captures, strict=True):
@@ -230,6 +248,7 @@ class BookingPublisher:
         court: str,
         order_number: str,
         ordered_at: datetime,
+        effect: OrderEffect | str | None = None,
         event_id: UUID | None = None,
     ) -> Published:
         """Publish a court order on one booking; the same call again gives the same event id.
@@ -241,6 +260,8 @@ class BookingPublisher:
             court: who made the order.
             order_number: the court's number of it.
             ordered_at: date of the order.
+            effect: what the court ordered done; None is what protects the person most. One that protects less holds
+                where the policy lets the statute have it; the answer names the effect that the order was given.
             event_id: derived from the content unless it is given.
 
         Raises:
@@ -258,11 +279,12 @@ class BookingPublisher:
             actor=self._actor,
             ori=self._ori,
             booking_number=booking_number,
-            order=_order_kind(order),
+            order=_one_of(OrderKind, order, "court order"),
             statute=statute,
             court=court,
             order_number=order_number,
             ordered_at=ordered_at,
+            effect=None if effect is None else _one_of(OrderEffect, effect, "effect of a court order"),
         )
         received = replace(draft, event_id=event_id or _content_id(draft), occurred_at=self._clock())
         return self._publish(received, ())
@@ -414,12 +436,12 @@ def _content_id(draft: BookingRecorded | RecordOrderReceived) -> UUID:
     return uuid5(NAMESPACE, f"content:{sha256(encode(draft)).hexdigest()}")
 
 
-def _order_kind(order: OrderKind | str) -> OrderKind:
+def _one_of(names: type[Word], word: str, what: str) -> Word:
     try:
-        return OrderKind(order.upper())
+        return names(word.upper().replace("-", "_"))
     except ValueError:
-        kinds = ", ".join(kind.value.lower() for kind in OrderKind)
-        raise UsageError(f"{order!r} is no court order; it is one of {kinds}.") from None
+        known = ", ".join(name.value.lower().replace("_", "-") for name in names)
+        raise UsageError(f"{word!r} is no {what}; it is one of {known}.") from None
 
 
 def _require_zone(instant: datetime, name: str) -> None:

@@ -106,6 +106,17 @@ class FaceExtractor:
         cut = _cut(image, faces[0].points_px, target, side_px)
         return _no_position() if cut is None else np.ascontiguousarray(cut[:, :, ::-1])
 
+    def landmarks(self, photo: bytes) -> NDArray[np.float64] | Refusal:
+        """Return the five points of the one face as shares of width and height, `(5, 2)` float64, to be shown."""
+        image = decode_image(photo, self._limits)
+        if isinstance(image, Refusal):
+            return image
+        faces = self._faces(image)
+        refusal = judge_face_count(faces, self.card.quality)
+        if refusal is not None:
+            return refusal
+        return (faces[0].points_px + 0.5) / np.array([image.shape[1], image.shape[0]], dtype=np.float64)
+
     def _look(self, photo: bytes) -> tuple[DecodedPhoto, tuple[Face, ...]] | Refusal:
         """Decode a photo as small as its face allows and find the faces, in pixels of what was decoded."""
         needed_px = _ENOUGH_FINER * float(np.linalg.norm(self._target[1] - self._target[0]))

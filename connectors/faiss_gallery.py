@@ -70,7 +70,6 @@ class FaissGallery:
         model_digest: digest of the pack and recipe whose templates it holds.
         codebook: of the pack's statistics; without one, that of templates of no known direction.
         threads: how many threads a search uses, the caller's among them.
-        fuse_captures: score a person by all captures together, weighted by their quality, and not by the best one.
         sizes: of its segments.
 
     Raises:
@@ -84,11 +83,9 @@ class FaissGallery:
         model_digest: str,
         codebook: Codebook | None = None,
         threads: int = 1,
-        fuse_captures: bool = False,
         sizes: Sizes | None = None,
     ) -> None:
         self.model_digest = model_digest
-        self._fuses = fuse_captures
         self._codebook = codebook or codebook_for(dimension=dimension)
         self._sizes = sizes or Sizes()
         self._crew = Crew(threads)
@@ -123,16 +120,31 @@ class FaissGallery:
             for piece in self._state.pieces
         )
 
-    def search(self, template: NDArray[np.float32], length: int) -> SearchResult:
+    def search(
+        self,
+        template: NDArray[np.float32],
+        length: int,
+        consolidation: Consolidation = Consolidation.BEST_CAPTURE,
+    ) -> SearchResult:
         """Compare (dimension,) float32 with every template; return the best persons and the watermark it was at.
+
+        Args:
+            template: the probe.
+            length: how many persons.
+            consolidation: score a person by the best capture, or by all together, weighted by their quality.
 
         Raises:
             ContractError: the template is none, or the length is not 1 to LONGEST_LIST.
         """
         self._check_probes(template[np.newaxis] if template.ndim == 1 else template, [length])
-        return self._search(self._state, template, length, self._crew)
+        return self._search(self._state, template, length, consolidation, self._crew)
 
-    def search_batch(self, templates: NDArray[np.float32], lengths: Sequence[int]) -> list[SearchResult]:
+    def search_batch(
+        self,
+        templates: NDArray[np.float32],
+        lengths: Sequence[int],
+        consolidation: Consolidation = Consolidation.BEST_CAPTURE,
+    ) -> list[SearchResult]:
         """Search with (n, dimension) float32 at one state of the gallery; each result is what `search` returns.
 
         Raises:
@@ -142,7 +154,7 @@ class FaissGallery:
         state = self._state
         return self._crew.each(
             # One thread a probe: threads that help each other cost more than they bring while there is other work.
-            lambda each: self._search(state, *each, _ALONE if len(lengths) > 1 else self._crew),
+            lambda each: self._search(state, *each, consolidation, _ALONE if len(lengths) > 1 else self._crew),
             list(zip(templates, lengths, strict=True)),
             state.templates * len(lengths),
         )
@@ -259,17 +271,25 @@ class FaissGallery:
             self._state = found.state
         return found.beside
 
-    def _search(self, state: GalleryState, template: NDArray[np.float32], length: int, crew: Crew) -> SearchResult:
-        wanted = shortlist_for(length) if self._fuses else length
+    def _search(
+        self,
+        state: GalleryState,
+        template: NDArray[np.float32],
+        length: int,
+        consolidation: Consolidation,
+        crew: Crew,
+    ) -> SearchResult:
+        fuses = consolidation is Consolidation.FUSED_CAPTURES
+        wanted = shortlist_for(length) if fuses else length
         captures = self._searcher.best_captures(state.pieces, state.templates, template, wanted, crew)
-        if self._fuses:
+        if fuses:
             captures = with_fused_scores(state.pieces, template, best_of_persons(captures, wanted))
         return SearchResult(
             candidates=consolidate(captures, length),
             watermark=state.watermark,
             templates=state.templates,
             persons=state.persons,
-            consolidation=Consolidation.FUSED_CAPTURES if self._fuses else Consolidation.BEST_CAPTURE,
+            consolidation=consolidation,
         )
 
     def _check_probes(self, templates: NDArray[np.float32], lengths: Sequence[int]) -> None:

@@ -28,6 +28,7 @@ WAIT_BUCKETS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5,
 
 GALLERY_TEMPLATES = "leadstream_gallery_templates"
 GALLERY_PERSONS = "leadstream_gallery_persons"
+ORDERS_BEHIND = "leadstream_orders_behind_seconds"
 
 
 class RoleMetrics:
@@ -89,6 +90,19 @@ class WorkerMetrics(RoleMetrics):
             registry=registry,
         )
         self._audit_behind.set(math.inf)
+        self._orders_behind = Gauge(
+            ORDERS_BEHIND,
+            "For how long a court order has waited to be obeyed, at most; past the policy's limit the worker refuses "
+            "probes.",
+            registry=registry,
+        )
+        self._orders_behind.set(math.inf)
+        self._obeyed = Histogram(
+            "leadstream_order_withdrawal_seconds",
+            "From the broker's append of a court order to the acknowledgement of its withdrawal.",
+            buckets=AGE_BUCKETS_S,
+            registry=registry,
+        )
         self._applied = Gauge(
             "leadstream_applied_offset",
             "Watermark of the replica: the next offset to apply.",
@@ -124,6 +138,14 @@ class WorkerMetrics(RoleMetrics):
     def audit_behind(self, behind_s: float) -> None:
         """Note how far the audit trail is behind, at most."""
         self._audit_behind.set(behind_s)
+
+    def orders_behind(self, behind_s: float) -> None:
+        """Note for how long a court order has waited, at most."""
+        self._orders_behind.set(behind_s)
+
+    def obeyed(self, age_s: float) -> None:
+        """Note how old a court order was when its withdrawal was acknowledged."""
+        self._obeyed.observe(max(age_s, 0.0))
 
     def watch_gallery(self, templates: Callable[[], int], persons: Callable[[], int]) -> None:
         """Ask for the size of the gallery whenever somebody looks."""

@@ -29,13 +29,11 @@ if TYPE_CHECKING:
     from confluent_kafka import Message
 
     from schemas.avro_schemas import SchemaVersion
-    from schemas.events import BookingProcessed, CandidateListIssued, ProbeRefused
+    from schemas.events import Event
     from schemas.positions import SourcePosition
     from schemas.records import LogRecord
 
-    Outcome = BookingProcessed | CandidateListIssued | ProbeRefused
-
-E = TypeVar("E", bound="Outcome")
+E = TypeVar("E", bound="Event")
 K = TypeVar("K")
 
 _POLL_S = 0.2

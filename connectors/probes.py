@@ -106,6 +106,7 @@ class ProbeClient:
         original_sha256: str | None = None,
         collected_by: str | None = None,
         collected_at: datetime | None = None,
+        collection_basis: str | None = None,
         probe_id: UUID | None = None,
     ) -> SubmittedProbe:
         """Store a probe image and ask for a candidate list.
@@ -123,6 +124,7 @@ class ProbeClient:
                 image itself.
             collected_by: who collected the original.
             collected_at: when.
+            collection_basis: on what basis, from the policy's list.
             probe_id: give one to be able to submit again after a TransientError: the same probe is decided once.
 
         Raises:
@@ -162,6 +164,7 @@ class ProbeClient:
                 edits=tuple(edits),
                 requested_candidates=requested_candidates,
                 logon=self._logon,
+                collection_basis=collection_basis,
             )
             # Asked before publishing: the outcome cannot stand before it, however quick the worker is.
             ends = {} if attempted_before else ends_of(self._log, PROBE_OUTCOMES)

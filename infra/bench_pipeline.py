@@ -479,11 +479,12 @@ class _Probing:
                 image_reference=stored.reference,
                 image_sha256=stored.sha256,
                 original_sha256=stored.sha256,
-                collected_by=None,
-                collected_at=None,
+                collected_by=_USER,
+                collected_at=wiring.now(),
                 edits=(),
                 requested_candidates=20,
                 logon=None,
+                collection_basis="CONSENT",
             )
 
         with ThreadPoolExecutor(_UPLOADS_AT_ONCE) as threads:

@@ -184,7 +184,7 @@ class RecoveryBench:
     async def _snapshot(self, replica: Replica, log: Log, folder: Path, progress: Tell) -> Report:
         """Write a snapshot, then read its files and load it, in turn."""
         progress("snapshot", 0, _TURNS + 1)
-        snapshots = Snapshots(replica, log, folder, every_s=3600.0)
+        snapshots = Snapshots(replica, log, folder, every_s=3600.0, withdrawn_kept_s=3600.0)
         snapshots.restore()
         writing = await _timed(snapshots.save)
         files, total = _files(folder)
@@ -221,7 +221,7 @@ class RecoveryBench:
         started = time.perf_counter()
         log = KafkaLog(config)
         replica = self._replica(log)
-        await asyncio.to_thread(Snapshots(replica, log, folder, every_s=3600.0).restore)
+        await asyncio.to_thread(Snapshots(replica, log, folder, every_s=3600.0, withdrawn_kept_s=3600.0).restore)
         restored = time.perf_counter() - started
         await _until_current(replica, log, _Straight(replica))
         current = time.perf_counter() - started

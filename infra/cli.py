@@ -22,11 +22,15 @@ from infra.commands import (
     demonstrating,
     evaluating,
     generations,
+    noticing,
     observing,
     operating,
+    ordering,
     oversight,
+    policies,
     probing,
     retaining,
+    reviewing,
     running,
 )
 from infra.commands.common import err
@@ -58,11 +62,15 @@ for command in (
     app.command()(command)
 for group in ("agency", "user", "publisher"):
     app.add_typer(getattr(administration, group), name=group)
+app.add_typer(reviewing.review, name="review")
+app.add_typer(noticing.notice, name="notice")
 for name, seen in (("list", oversight.list_users), ("show", oversight.show_user), ("override", oversight.override)):
     administration.user.command(name)(seen)
 administration.user.add_typer(oversight.corrective_action, name="corrective-action")
 administration.publisher.command("list")(oversight.list_publishers)
+app.add_typer(ordering.order, name="order")
 app.add_typer(generations.generation, name="generation")
+app.add_typer(policies.policy, name="policy")
 app.add_typer(auditing.audit, name="audit")
 app.add_typer(benchmarking.bench, name="bench")
 app.add_typer(dead_letters.dead_letters, name="dead-letters")

@@ -60,14 +60,14 @@ class DataFolder:
         return self.root / "logs"
 
     @property
-    def sheets(self) -> Path:
-        """Sheets of reviews, a folder for each examiner; readable by the owner only."""
-        return self.root / "sheets"
-
-    @property
     def agreements(self) -> Path:
         """Texts of agreements that stand in place of the shipped ones: <agreement>-<version>.txt."""
         return self.root / "agreements"
+
+    @property
+    def sheets(self) -> Path:
+        """Sheets of reviews, a folder for each examiner; readable by the owner only."""
+        return self.root / "sheets"
 
     @property
     def run(self) -> Path:

@@ -168,16 +168,17 @@ def rebuilding(settings: Settings) -> Iterator[Rebuild]:
             key = key_of(record)
             sender.send(topic, partition_of(topic, key), key, encode(record))
 
+        known = wiring.directory_as_published(settings)
         parts = RebuildParts(
             kafka=KafkaLog(config),
             objects=wiring.object_store(settings),
             extractor=extractor,
             attempts=AttemptCounter(folder / "attempts"),
-            policy=wiring.policy(settings),
+            policy=known.policy_at(wiring.now()) or wiring.policy(settings),
             clock=wiring.now,
             send=send,
         )
-        active = wiring.active_generation(settings, wiring.directory_as_published(settings))
+        active = wiring.active_generation(settings, known)
         if active == target:
             raise UsageError(f"Generation {target.model_digest[:16]} is active already; there is nothing to build.")
         threads = settings.extraction_processes

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import math
 import os
 from collections import Counter
 from dataclasses import asdict, dataclass, field
@@ -16,7 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from connectors.dead_letters import read_cases
 from connectors.group_progress import GroupProgress
 from connectors.kafka_log import KafkaLog
-from connectors.metrics import GALLERY_PERSONS, GALLERY_TEMPLATES
+from connectors.metrics import GALLERY_PERSONS, GALLERY_TEMPLATES, ORDERS_BEHIND
 from infra import wiring
 from infra.data_folder import DataFolder
 from infra.observation import LOOPBACK
@@ -72,6 +73,8 @@ class Overview:
     dead_letters_by_code: dict[str, int] = field(default_factory=dict)
     gallery_templates: int | None = None
     gallery_persons: int | None = None
+    orders_behind_s: float | None = None
+    """For how long a court order has waited to be obeyed, at most."""
     away: list[str] = field(default_factory=list)
 
     @property
@@ -157,7 +160,7 @@ def _get(port: int, path: str) -> str:
 
 
 def _look_at_gallery(seen: Overview) -> None:
-    """Ask the first ready worker that has a metrics page; each has the whole gallery."""
+    """Ask the first ready worker that has a metrics page; each has the whole gallery, and watches over all orders."""
     for role in seen.roles:
         if role.name in {CLERK, SINK} or role.state != "ready" or role.metrics_port is None:
             continue
@@ -166,12 +169,16 @@ def _look_at_gallery(seen: Overview) -> None:
         except (OSError, http.client.HTTPException) as error:
             raise TransientError(f"{role.name} does not answer ({type(error).__name__}).") from None
         sizes = {
-            sample.name: int(sample.value)
+            sample.name: sample.value
             for family in text_string_to_metric_families(page)
             for sample in family.samples
-            if sample.name in (GALLERY_TEMPLATES, GALLERY_PERSONS)
+            if sample.name in (GALLERY_TEMPLATES, GALLERY_PERSONS, ORDERS_BEHIND)
         }
-        seen.gallery_templates, seen.gallery_persons = sizes.get(GALLERY_TEMPLATES), sizes.get(GALLERY_PERSONS)
+        seen.gallery_templates, seen.gallery_persons = (
+            None if (size := sizes.get(name)) is None else int(size) for name in (GALLERY_TEMPLATES, GALLERY_PERSONS)
+        )
+        behind_s = sizes.get(ORDERS_BEHIND, math.inf)
+        seen.orders_behind_s = None if math.isinf(behind_s) else round(behind_s, 1)
         return
 
 

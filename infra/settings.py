@@ -100,6 +100,10 @@ class Settings(BaseSettings):
     snapshot_every_s: Annotated[
         float, Field(description="How often a worker writes a snapshot of its gallery, seconds.", gt=0)
     ] = 900.0
+    withdrawn_kept_s: Annotated[
+        float,
+        Field(description="How long withdrawn templates may stay in a worker's memory and snapshots, seconds.", gt=0),
+    ] = 14_400.0
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"],
         Field(description="Least severe log line that is written."),

@@ -32,8 +32,7 @@ from processors.quantiser import codebook_for
 from processors.score_meaning import expected_non_mates
 from schemas.codec import decode_for
 from schemas.errors import ContractError, IntegrityError, UsageError
-from schemas.events import Consolidation
-from schemas.topics import ACCESS, TOPICS, generation_topic, is_further_generation, spec_of
+from schemas.topics import ACCESS, BOOKING_EVENTS, TOPICS, generation_topic, is_further_generation, spec_of
 from streams.clerk import GROUP as CLERK_GROUP
 from streams.clerk import Clerk
 from streams.generation import Generation
@@ -42,7 +41,7 @@ from streams.sink import Sink
 from streams.worker import CONSUMED, GROUP, Worker, WorkerParts, WorkerSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterator, Mapping
     from importlib.resources.abc import Traversable
     from pathlib import Path
 
@@ -55,7 +54,9 @@ if TYPE_CHECKING:
     from schemas.positions import SourcePosition
     from schemas.records import LogRecord
     from schemas.topics import TopicSpec
-    from streams.ports import AuditProgress, TopicPartition
+    from streams.ports import AuditProgress, BookingProgress, TopicPartition
+
+    _Look = Callable[[], tuple[Mapping[TopicPartition, int], Mapping[TopicPartition, int]]]
 
 KafkaConfig = dict[str, str | int | bool]
 
@@ -97,7 +98,7 @@ def object_store(settings: Settings) -> ObjectStore:
 
 
 def policy(settings: Settings) -> Policy:
-    """Read the policy in force.
+    """Read the operator's policy file, which holds while no policy is activated.
 
     Raises:
         UsageError: the file is missing or no policy; the text says why.
@@ -109,13 +110,13 @@ def policy(settings: Settings) -> Policy:
         raise UsageError(f"Policy {source}: {error}") from None
 
 
-def policy_in_force(settings: Settings, known: Directory) -> Policy:
-    """Return the policy that holds now: the one that was activated, else the operator's file.
+def policy_in_force(settings: Settings, known: Directory, at: datetime) -> Policy:
+    """Return the policy that holds at an instant, as a worker finds it: the activated one, else the operator's file.
 
     Raises:
-        UsageError: none was activated, and the file is missing or no policy.
+        UsageError: none is activated, and the file is missing or no policy.
     """
-    return known.policy_at(now()) or policy(settings)
+    return known.policy_at(at) or policy(settings)
 
 
 def extractor(settings: Settings) -> FaceExtractor:
@@ -194,7 +195,6 @@ def generation(settings: Settings, faces: ExtractionProcesses, topic: str) -> Ge
             model_digest=model_digest(faces.card),
             codebook=codebook_for(dimension=dimension, statistics=faces.card.statistics),
             threads=settings.search_threads,
-            fuse_captures=policy(settings).probes.consolidation is Consolidation.FUSED_CAPTURES,
         ),
         extractor=faces,
         dimension=dimension,
@@ -224,6 +224,7 @@ def worker(settings: Settings, name: str, metrics: WorkerMetrics) -> Worker:
             barrier_limit_s=settings.barrier_limit_s,
             dead_letter_limit=settings.dead_letter_limit,
             snapshot_every_s=settings.snapshot_every_s,
+            withdrawn_kept_s=settings.withdrawn_kept_s,
         ),
         WorkerParts(
             kafka=KafkaLog(config),
@@ -234,6 +235,7 @@ def worker(settings: Settings, name: str, metrics: WorkerMetrics) -> Worker:
             objects=object_store(settings),
             clock=now,
             audit=look_at_audit(settings),
+            orders=look_at_bookings(settings),
             telemetry=metrics,
         ),
     )
@@ -246,14 +248,21 @@ def worker(settings: Settings, name: str, metrics: WorkerMetrics) -> Worker:
 
 def look_at_audit(settings: Settings) -> AuditProgress:
     """Return what asks Kafka how far the sink says it is, and then where the topics end."""
-    config = kafka_config(settings)
-    log, group = KafkaLog(config), GroupProgress(config, AUDIT_GROUP)
+    return _look_at(settings, AUDIT_GROUP, {*TOPICS, *(name.topic for name in generation_names(settings))})
 
-    topics = {*TOPICS, *(name.topic for name in generation_names(settings))}
+
+def look_at_bookings(settings: Settings) -> BookingProgress:
+    """Return what asks Kafka how far the group of workers is with the bookings, and then where their topic ends."""
+    return _look_at(settings, GROUP, {BOOKING_EVENTS})
+
+
+def _look_at(settings: Settings, group_id: str, topics: Collection[str]) -> _Look:
+    config = kafka_config(settings)
+    log, group = KafkaLog(config), GroupProgress(config, group_id)
 
     def look() -> tuple[Mapping[TopicPartition, int], Mapping[TopicPartition, int]]:
-        audited = group.committed(topics)
-        return audited, log.end_offsets(topics)
+        reached = group.committed(topics)
+        return reached, log.end_offsets(topics)
 
     return look
 

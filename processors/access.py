@@ -454,6 +454,11 @@ class Directory:
         in_effect = [(since, number) for number, (since, _) in enumerate(self._policies) if since <= at]
         return self._policies[max(in_effect)[1]][1] if in_effect else None
 
+    @property
+    def policies(self) -> tuple[tuple[datetime, Policy], ...]:
+        """Every activated policy with the first instant at which it counts, in the order of their activation."""
+        return tuple(self._policies)
+
     def _decide(self, event: Event, signer: Signer) -> Refusal | ContractError | None:
         refusal = self._refusal_of_event(event, signer)
         if refusal is None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from processors.gallery import BARRING
 from processors.quality_rules import judge_by_policy
 from processors.refusals import Refusal, RefusalCode
 from processors.templates import template_to_bytes
@@ -25,7 +24,6 @@ from schemas.events import (
     WithdrawalCause,
 )
 from schemas.positions import SourcePosition, derived_id
-from schemas.topics import BOOKING_EVENTS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -54,13 +52,13 @@ _REFUSAL_OF_CAUSE = {
 
 
 def captures_to_extract(booking: BookingRecorded, policy: Policy) -> tuple[Capture, ...]:
-    """Return the captures that may be enrolled: frontal faces from an allowed source, in order."""
+    """Return the captures that may be enrolled, in order: frontal faces from a source that is allowed as stated."""
     return tuple(
         capture
         for capture in booking.captures
         if capture.kind is CaptureKind.FACE
         and capture.pose is Pose.FRONTAL
-        and capture.source in policy.enrolment.sources
+        and _refusal_of_source(capture, booking, policy) is None
     )
 
 
@@ -91,7 +89,7 @@ def refusal_of_time(
     A signature stays valid for ever, so an old booking or unseal that is sent again must not undo what was said after
     it. A seal or expungement is obeyed whatever its time: to withdraw too much harms nobody.
     """
-    if isinstance(event, RecordOrderReceived) and not _is_unseal(event):
+    if isinstance(event, RecordOrderReceived) and not is_unseal(event):
         return None
     if event.occurred_at > at + CLOCK_TOLERANCE:
         return Refusal(
@@ -101,7 +99,7 @@ def refusal_of_time(
     if counting is None or event.occurred_at > counting.said_at:
         return None
     # A seal that gives an earlier time than the unseal before it leaves that unseal's time standing.
-    lifts_again = _is_unseal(event) and counting.withdrawn is WithdrawalCause.SEALED
+    lifts_again = is_unseal(event) and counting.withdrawn is WithdrawalCause.SEALED
     if event.occurred_at < counting.said_at or lifts_again:
         return Refusal(
             code=RefusalCode.STALE_EVENT,
@@ -110,13 +108,28 @@ def refusal_of_time(
     return None
 
 
+def refusal_of_overtaken(
+    event: BookingRecorded | RecordOrderReceived, position: SourcePosition, counting: Entry | None
+) -> Refusal | None:
+    """Return why an event has no effect that a later court order was obeyed ahead of, or None.
+
+    A booking is barred by that order all the same, and a seal or an expungement takes out what is out already.
+    """
+    if counting is None or counting.source_offset <= position.offset or not is_unseal(event):
+        return None
+    return Refusal(
+        code=RefusalCode.STALE_EVENT,
+        message="A later court order on this booking was obeyed already; an unseal behind it has to be said anew.",
+    )
+
+
 def said_at(event: BookingRecorded | RecordOrderReceived, counting: Entry | None, at: datetime) -> datetime:
     """Return the time before which what comes again is stale; it never goes back.
 
     A clock that is ahead counts as now, so that it makes nothing stale that others say meanwhile. Only an unseal keeps
     its own time: it must not come again, once that time is past, behind the next seal.
     """
-    said = event.occurred_at if _is_unseal(event) else min(event.occurred_at, at)
+    said = event.occurred_at if is_unseal(event) else min(event.occurred_at, at)
     return max(said, counting.said_at) if counting is not None else said
 
 
@@ -132,7 +145,7 @@ def refuse(
     at: datetime,
 ) -> BookingProcessed:
     """Return the answer to a booking event that has no effect."""
-    return _answer(event, position, at, BookingOutcome.REFUSED, refusal=refusal)
+    return answer_to(event, position, at, BookingOutcome.REFUSED, refusal=refusal)
 
 
 def refusal_of_barred(cause: WithdrawalCause) -> Refusal:
@@ -178,15 +191,18 @@ def enrol(
                     quality=extraction.quality,
                 ),
             )
-    outcomes = tuple(_outcome(capture, extractions.get(capture.capture_id), policy) for capture in booking.captures)
+    outcomes = tuple(
+        _outcome(capture, extractions.get(capture.capture_id), _refusal_of_source(capture, booking, policy))
+        for capture in booking.captures
+    )
     if not captures:
         refusal = Refusal(
             code=RefusalCode.NO_USABLE_CAPTURE,
             message="No capture could be enrolled; the captures say why. Send the booking again with a better photo.",
         )
         return (
-            _withdrawal(booking, position, WithdrawalCause.NO_USABLE_CAPTURE, counting, at),
-            _answer(booking, position, at, BookingOutcome.NOT_ENROLLED, refusal=refusal, captures=outcomes),
+            withdraw(booking, position, WithdrawalCause.NO_USABLE_CAPTURE, counting, at),
+            answer_to(booking, position, at, BookingOutcome.NOT_ENROLLED, refusal=refusal, captures=outcomes),
         )
     return (
         TemplatesEnrolled(
@@ -202,66 +218,25 @@ def enrol(
             source_said_at=said_at(booking, counting, at),
             synthetic=booking.synthetic,
         ),
-        _answer(booking, position, at, BookingOutcome.ENROLLED, captures=outcomes, model_digest=model_digest),
+        answer_to(booking, position, at, BookingOutcome.ENROLLED, captures=outcomes, model_digest=model_digest),
     )
 
 
-def obey(
-    order: RecordOrderReceived,
-    position: SourcePosition,
-    counting: Entry | None,
-    at: datetime,
-) -> tuple[TemplatesWithdrawn | None, BookingProcessed]:
-    """Return the gallery record of a court order and the answer to whoever sent it.
-
-    An expungement cannot be undone: neither a seal nor an unseal weakens it. An unseal lets the next BookingRecorded of
-    the booking enrol again; where nothing is sealed it takes nothing out, so that sending it twice does no harm.
-    """
-    barred_by = counting.withdrawn if counting and counting.withdrawn in BARRING else None
-    if barred_by is WithdrawalCause.EXPUNGED and order.order is not OrderKind.EXPUNGE:
-        return None, refuse(order, position, refusal_of_barred(barred_by), at)
-    cause, outcome = {
-        OrderKind.SEAL: (WithdrawalCause.SEALED, BookingOutcome.WITHDRAWN),
-        OrderKind.EXPUNGE: (WithdrawalCause.EXPUNGED, BookingOutcome.WITHDRAWN),
-        OrderKind.UNSEAL: (WithdrawalCause.ORDER_LIFTED, BookingOutcome.ORDER_LIFTED),
-    }[order.order]
-    if order.order is OrderKind.UNSEAL and barred_by is None:
-        return None, _answer(order, position, at, outcome)
-    return (
-        _withdrawal(order, position, cause, counting, at, order_event_id=order.event_id),
-        _answer(order, position, at, outcome),
-    )
-
-
-def withdrawal_again(ori: str, booking_number: str, entry: Entry, at: datetime) -> TemplatesWithdrawn | None:
-    """Return the withdrawal that counts, made anew where Kafka has lost it to compaction; None while enrolled."""
-    if entry.withdrawn is None:
-        return None
-    position = SourcePosition(topic=BOOKING_EVENTS, partition=entry.position[0], offset=entry.source_offset)
-    return TemplatesWithdrawn(
-        event_id=derived_id(position, "templates"),
-        occurred_at=at,
-        actor=ACTOR,
-        ori=ori,
-        booking_number=booking_number,
-        cause=entry.withdrawn,
-        source=position,
-        source_said_at=entry.said_at,
-    )
-
-
-def _is_unseal(event: BookingRecorded | RecordOrderReceived) -> bool:
+def is_unseal(event: BookingRecorded | RecordOrderReceived) -> bool:
+    """Tell whether an event is an order that lifts another."""
     return isinstance(event, RecordOrderReceived) and event.order is OrderKind.UNSEAL
 
 
-def _withdrawal(
+def withdraw(
     event: BookingRecorded | RecordOrderReceived,
     position: SourcePosition,
     cause: WithdrawalCause,
     counting: Entry | None,
     at: datetime,
     order_event_id: UUID | None = None,
+    booking_offset: int | None = None,
 ) -> TemplatesWithdrawn:
+    """Return the gallery record that takes a booking out."""
     return TemplatesWithdrawn(
         event_id=derived_id(position, "templates"),
         occurred_at=at,
@@ -272,10 +247,11 @@ def _withdrawal(
         order_event_id=order_event_id,
         source=position,
         source_said_at=said_at(event, counting, at),
+        booking_offset=booking_offset,
     )
 
 
-def _answer(
+def answer_to(
     event: BookingRecorded | RecordOrderReceived,
     position: SourcePosition,
     at: datetime,
@@ -285,6 +261,7 @@ def _answer(
     captures: tuple[CaptureOutcome, ...] = (),
     model_digest: str | None = None,
 ) -> BookingProcessed:
+    """Return the answer to a booking event."""
     return BookingProcessed(
         event_id=derived_id(position, "processed"),
         occurred_at=at,
@@ -296,18 +273,36 @@ def _answer(
         outcome=outcome,
         code=refusal.code if refusal else None,
         message=refusal.message if refusal else None,
+        rule=refusal.rule if refusal else "",
         captures=captures,
         model_digest=model_digest,
         synthetic=isinstance(event, BookingRecorded) and event.synthetic,
     )
 
 
-def _outcome(capture: Capture, extraction: Extraction | None, policy: Policy) -> CaptureOutcome:
-    if extraction is None and capture.kind is CaptureKind.FACE and capture.source not in policy.enrolment.sources:
-        extraction = Refusal(
+def _refusal_of_source(capture: Capture, booking: BookingRecorded, policy: Policy) -> Refusal | None:
+    if capture.source in policy.enrolment.sources:
+        return None
+    if capture.source not in policy.enrolment.bulk_load_sources:
+        return Refusal(
             code=RefusalCode.NOT_A_BOOKING_CAPTURE,
+            rule="enrolment.sources",
             message="Only photos taken at booking are enrolled.",
         )
+    stated = booking.provenance
+    if stated and all(text.strip() for text in (stated.origin, stated.stated_by, stated.statement)):
+        return None
+    return Refusal(
+        code=RefusalCode.PROVENANCE_MISSING,
+        rule="enrolment.bulk_load_sources",
+        message="A photo of a bulk load is enrolled where the booking states its origin, who answers for it and how "
+        "the photos came to be.",
+    )
+
+
+def _outcome(capture: Capture, extraction: Extraction | None, unwanted: Refusal | None) -> CaptureOutcome:
+    if extraction is None and capture.kind is CaptureKind.FACE:
+        extraction = unwanted
     if extraction is None:
         return CaptureOutcome(
             capture_id=capture.capture_id,

@@ -15,7 +15,7 @@ import numpy as np
 
 from processors.template_rows import TemplateRows, hashes_of, together
 from processors.templates import are_templates
-from schemas.avro_schemas import CURRENT_VERSIONS
+from schemas.avro_schemas import ALL_VERSIONS
 from schemas.codec import SINGLE_OBJECT
 from schemas.events import TemplatesEnrolled
 from schemas.instants import FIRST_MICROS, LAST_MICROS
@@ -32,8 +32,12 @@ if TYPE_CHECKING:
 FEWEST_ALIKE = 12
 """Fewer records of one layout are quicker read one by one."""
 _MOST_LAYOUTS_OF_A_LENGTH = 8
-_ENROLLED = CURRENT_VERSIONS[TemplatesEnrolled.AVRO_NAME]
-_HEADER = SINGLE_OBJECT + _ENROLLED.fingerprint
+_SCHEMAS = {
+    SINGLE_OBJECT + version.fingerprint: version.schema
+    for version in ALL_VERSIONS
+    if version.name == TemplatesEnrolled.AVRO_NAME
+}
+_HEADER_BYTES = len(next(iter(_SCHEMAS)))
 _UUID_TEXT = 36
 _HYPHENS = (8, 13, 18, 23)
 _0, _A = np.frombuffer(b"0a", dtype=np.uint8)
@@ -118,7 +122,8 @@ def _alike(
         if len(which) < fewest:
             return
         first = records[0].tobytes()
-        layout = layout_of(first, _ENROLLED.schema, start=len(_HEADER)) if first.startswith(_HEADER) else None
+        schema = _SCHEMAS.get(first[:_HEADER_BYTES])
+        layout = None if schema is None else layout_of(first, schema, start=_HEADER_BYTES)
         if layout is None:
             records, which = records[1:], which[1:]
             continue

@@ -173,10 +173,22 @@ class GalleryLedger:
         number = self._keys.find(key)
         return number is not None and self._source_offsets[number] > source_offset
 
+    def has_reached(self, key: str, source_offset: int) -> bool:
+        """Tell whether what counts for a booking comes from a booking event of this offset or a later one."""
+        number = self._keys.find(key)
+        return number is not None and self._source_offsets[number] >= source_offset
+
     def to_put_at_the_end_again(self) -> dict[str, tuple[int, int]]:
         """Return booking key -> (partition, offset) of the counting record, where a late repeat stands behind it."""
         found = ((key, self.entry(key)) for key in sorted(self._superseded_by_late))
         return {key: entry.position for key, entry in found if entry is not None}
+
+    def last_orders(self) -> dict[int, tuple[str, Entry]]:
+        """Return, by gallery partition, the last record there of a court order that bars a booking."""
+        barring = np.flatnonzero(np.isin(np.asarray(self._causes), [_CAUSES.index(cause) for cause in BARRING]))
+        in_order = barring[np.argsort(np.asarray(self._offsets)[barring])].tolist()
+        last = {self._partitions[number]: number for number in in_order}
+        return {partition: (self._keys.key(number), self._entry(number)) for partition, number in last.items()}
 
     def __len__(self) -> int:
         return len(self._keys)

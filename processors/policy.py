@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from typing import Annotated, Any, ClassVar
 
@@ -25,14 +25,58 @@ from schemas.events import Consolidation, OrderEffect, OrderKind, ReviewConclusi
 MAX_POLICY_BYTES = 65_536
 EVERY_AGENCY = "DEFAULT"
 """Stands for agencies that have no rules of their own."""
+_ORI = re.compile(r"[A-Z0-9]{9}", re.ASCII)
+
+
+MAX_PATTERN_CHARACTERS = 200
+MAX_CHOICES = 3
+"""How many parts of variable length one alternative of a pattern may have."""
+_ATOM = r"(?:[^\\\[\](){}.*+?|^$]|\\[dws]|\\[^\w\s]|\.|\[\^?(?:\\[^\s]|[^\]\\])+\])"
+_FIXED, _VARIABLE = r"\{\d+\}", r"[*+?]|\{\d*,\d*\}"
+_ALTERNATIVE = re.compile(f"(?:{_ATOM}(?:{_FIXED}|{_VARIABLE})?)+")
+_CHOICE = re.compile(f"{_ATOM}(?:{_FIXED}|({_VARIABLE}))?")
 
 
 def _pattern(text: str) -> str:
+    """Return a regular expression that no text of some length can keep busy.
+
+    Users choose the texts. Without groups and with few parts of variable length there are few ways to try.
+    """
+    if len(text) > MAX_PATTERN_CHARACTERS:
+        raise ValueError(f"has more than {MAX_PATTERN_CHARACTERS} characters")
+    for alternative in _alternatives(text):
+        if not _ALTERNATIVE.fullmatch(alternative):
+            raise ValueError("may have characters, [classes], \\d, repetitions and | between whole alternatives only")
+        if sum(bool(each[1]) for each in _CHOICE.finditer(alternative)) > MAX_CHOICES:
+            raise ValueError(f"has more than {MAX_CHOICES} parts of variable length")
     try:
         re.compile(text)
-    except re.error as error:
+    except (re.error, OverflowError) as error:
         raise ValueError(f"is no regular expression: {error}") from None
     return text
+
+
+def _alternatives(text: str) -> list[str]:
+    """Split at each `|` that stands neither in a class nor behind a backslash."""
+    parts = re.findall(r"\\.|\[\^?(?:\\.|[^\]\\])+\]|\||.", text, re.DOTALL)
+    found = [""]
+    for part in parts:
+        if part == "|":
+            found.append("")
+        else:
+            found[-1] += part
+    return found
+
+
+def says(text: str) -> list[str]:
+    """Return the words of a text as they are compared: letters and digits, no case."""
+    return "".join(each if each.isalnum() else " " for each in text.casefold()).split()
+
+
+def _wordy(words: frozenset[str]) -> frozenset[str]:
+    if others := sorted(word for word in words if says(word) != [word]):
+        raise ValueError(f"has what is no single word of small letters and digits: {', '.join(others)}")
+    return words
 
 
 def _each_once(words: tuple[str, ...]) -> tuple[str, ...]:
@@ -44,7 +88,8 @@ def _each_once(words: tuple[str, ...]) -> tuple[str, ...]:
 Word = Annotated[str, Field(strict=True, pattern=r"\S")]
 # A bare text would count as its letters, and an empty list as no rule at all (G3, G4).
 Words = Annotated[frozenset[Word], Field(min_length=1)]
-Count = Annotated[int, Field(strict=True, ge=1)]
+# So much that no time can be reckoned with is a mistake of whoever wrote it.
+Count = Annotated[int, Field(strict=True, ge=1, le=1_000_000)]
 Flag = Annotated[bool, Field(strict=True)]
 Pattern = Annotated[Word, AfterValidator(_pattern)]
 
@@ -81,8 +126,8 @@ class AgencyRules(_Closed):
     """What one agency asks besides."""
 
     case_number: Pattern
-    """Regular expression that a case number matches as a whole."""
-    agreements: Mapping[Word, Word] = Field(default_factory=dict)
+    """Regular expression without groups that a case number matches as a whole; `\\d` and `\\w` are those of ASCII."""
+    agreements: Mapping[Word, Word] = field(default_factory=dict)
     """Agreement of the agency's own -> version that its users must have accepted."""
 
 
@@ -113,11 +158,13 @@ class ProbeRules(_Closed):
     """What may be searched, and what has to be said (G4)."""
 
     reasons: Annotated[Mapping[Word, ReasonRule], Field(min_length=1)]
-    empty_reason_words: Words
+    empty_reason_words: Annotated[Words, AfterValidator(_wordy)]
     """Words that say nothing: a reason text of these alone is refused."""
     sources: Words
     prohibited_sources: Annotated[Mapping[Word, ProhibitedSource], Field(min_length=1)]
     collection_bases: Words
+    usual_collection_basis: Mapping[Word, Word] = field(default_factory=dict)
+    """Source -> basis that the command line offers to who states none; what is searched states its own."""
     edit_operations: Words
     prohibited_edit_operations: Annotated[Mapping[Word, Word], Field(min_length=1)]
     """Operation -> why an image that went through it is not searched."""
@@ -277,6 +324,17 @@ def _contradiction(policy: Policy) -> str | None:
         (
             not probes.sources.isdisjoint(probes.prohibited_sources),
             "a source type is both allowed and prohibited.",
+        ),
+        (
+            any(ori != EVERY_AGENCY and not _ORI.fullmatch(ori) for ori in policy.agencies),
+            f"agencies has a name that is neither {EVERY_AGENCY} nor an ORI of nine characters, A-Z and 0-9.",
+        ),
+        (
+            not (
+                probes.sources.issuperset(probes.usual_collection_basis)
+                and probes.collection_bases.issuperset(probes.usual_collection_basis.values())
+            ),
+            "probes.usual_collection_basis names a source or a basis that is not allowed.",
         ),
         (
             not probes.edit_operations.isdisjoint(probes.prohibited_edit_operations),

@@ -151,23 +151,29 @@ def judge_by_policy(extraction: Extraction, rules: QualityRules, policy_version:
     """
     if isinstance(extraction, Refusal):
         return extraction
+    return refusal_by_policy(extraction.measurements, rules, policy_version) or extraction
+
+
+def refusal_by_policy(measurements: Mapping[str, float], rules: QualityRules, policy_version: str) -> Refusal | None:
+    """Return the refusal of a photo that was measured so, or None where it keeps the bureau's rules."""
     broken: list[tuple[_Rule, str]] = []
     names = []
     for name, rule in _RULES.items():
         asked = (rules.minimum if rule.is_minimum else rules.maximum).get(name)
         if asked is None:
             continue
-        found = extraction.measurements[name] if rule.is_minimum else abs(extraction.measurements[name])
+        found = measurements[name] if rule.is_minimum else abs(measurements[name])
         if (found < asked) if rule.is_minimum else (found > asked):
             found_text, asked_text = _told_apart(found, asked)
             broken.append((rule, f"{rule.complaint.format(found=found_text, asked=asked_text)}: {rule.advice}."))
             names.append(f"quality.{rules.use}.{rule.side}.{name}")
     if not broken:
-        return extraction
+        return None
     return Refusal(
         code=broken[0][0].code,
+        rule=names[0],
         message=" ".join([*(text for _, text in broken), f"(Policy {policy_version}: {', '.join(names)}.)"]),
-        measurements=extraction.measurements,
+        measurements=measurements,
     )
 
 

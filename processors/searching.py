@@ -12,6 +12,7 @@ from schemas.positions import SourcePosition, derived_id
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from datetime import datetime
+    from uuid import UUID
 
     from processors.candidates import SearchResult
     from processors.refusals import Refusal
@@ -29,6 +30,8 @@ class DecidedUnder:
     """Next gallery offset to apply, by partition."""
     access_watermark: Sequence[int]
     """Next access offset to apply, by partition."""
+    quality_override: UUID | None = None
+    """event_id of the supervisor's override without which the quality of the image would have been refused."""
 
 
 def issue(
@@ -65,6 +68,7 @@ def issue(
         measurements=measurements,
         lead_notice=LEAD_NOTICE,
         consolidation=result.consolidation,
+        quality_override=under.quality_override,
     )
 
 

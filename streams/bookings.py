@@ -8,26 +8,28 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, cast
 
 import structlog
 
-from processors import enrolment
+from processors import enrolment, orders
 from processors.refusals import Refusal, RefusalCode
 from schemas.codec import decode_for
 from schemas.errors import ContractError, DomainFault, IntegrityError, TransientError
 from schemas.events import BookingRecorded, OrderKind, RecordOrderReceived
-from schemas.keys import booking_key, booking_scope
-from schemas.topics import BOOKING_EVENTS
-from streams.guard import safe_text_of
+from schemas.keys import booking_key, booking_scope, key_of
+from schemas.topics import BOOKING_EVENTS, GALLERY
+from streams.guard import require_its_partition, safe_text_of
 from streams.replica import until_reached
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from uuid import UUID
 
     from processors.extraction import Extraction
     from processors.gallery import Entry
+    from processors.policy import Policy
     from schemas.events import BookingProcessed, Capture, TemplatesEnrolled, TemplatesWithdrawn
     from schemas.positions import SourcePosition
     from schemas.records import LogRecord
@@ -105,38 +107,54 @@ class Bookings:
         await until_reached(self._context.replica, self._context.barrier_limit_s)
         key = booking_key(event.ori, event.booking_number)
         ledger = self._context.replica.active.ledger
-        if ledger.is_superseded(key, record.offset):
-            # A partition is worked through in order, so what came later was decided after this and its answer.
+        counting, barred_by = ledger.entry(key), ledger.barred_by(key)
+        if ledger.is_superseded(key, record.offset) and barred_by is None:
+            # A partition is worked through in order, so what came later was decided after this and its answer. Only an
+            # order is obeyed ahead of its turn: what it overtook is still to be answered, again if need be.
             log.info("booking event repeated after a later one", booking=key, position=str(record.position))
             return
-        counting, barred_by = ledger.entry(key), ledger.barred_by(key)
+        policy = self._context.policy_at(self._context.clock())
         refusal = (
             self._context.replica.directory.refusal_of(record, event)
             or enrolment.refusal_of_booking(event)
             or enrolment.refusal_of_time(event, counting, self._context.clock())
+            or enrolment.refusal_of_overtaken(event, record.position, counting)
         )
         if refusal is not None:
-            await self._answer(record, enrolment.refuse(event, record.position, refusal, self._context.clock()))
+            refused = enrolment.refuse(event, record.position, refusal, self._context.clock())
+            await self._answer(record, refused, policy)
         elif isinstance(event, RecordOrderReceived):
-            withdrawal, answer = enrolment.obey(event, record.position, counting, self._context.clock())
-            if withdrawal is None and counting is not None and counting.source_offset == record.offset:
-                # Obeyed before by a worker that died: perhaps not yet in every generation.
-                withdrawal = enrolment.withdrawal_again(
-                    event.ori, event.booking_number, counting, self._context.clock()
-                )
-            if withdrawal is not None:
-                # Out of every generation before the answer: no switch may bring it back (G5).
-                for generation in self._context.replica.kept:
-                    await self._context.publish(withdrawal, topic=generation.topic)
-            if event.order is OrderKind.EXPUNGE:
-                scope = booking_scope(event.ori, event.booking_number)
-                await asyncio.to_thread(self._context.objects.destroy_key, scope)
-            await self._answer(record, answer)
+            await self._answer(record, await self._obey(event, record, counting, policy), policy)
         elif barred_by is not None:
             barred = enrolment.refusal_of_barred(barred_by)
-            await self._answer(record, enrolment.refuse(event, record.position, barred, self._context.clock()))
+            refused = enrolment.refuse(event, record.position, barred, self._context.clock())
+            await self._answer(record, refused, policy)
         else:
-            await self._enrol(event, record, counting)
+            await self._enrol(event, record, counting, policy)
+
+    async def take_over(self, partition: int, offset: int) -> None:
+        """Obey a seal or an expungement ahead of its turn; the worker whose turn it is answers it, and obeys it again.
+
+        Raises:
+            ContractError: it is no order.
+            DomainFault: it is one that is not obeyed.
+            TransientError: the world is away.
+        """
+        record = await self._context.replica.record_at(BOOKING_EVENTS, partition, offset)
+        order = decode_for(BOOKING_EVENTS, record.value)
+        if not isinstance(order, RecordOrderReceived) or order.order is OrderKind.UNSEAL:
+            raise ContractError("Only a seal or an expungement is obeyed ahead of its turn.")
+        require_its_partition(record)
+        await until_reached(self._context.replica, self._context.barrier_limit_s)
+        ledger = self._context.replica.active.ledger
+        key = booking_key(order.ori, order.booking_number)
+        if ledger.has_reached(key, offset):
+            return
+        refusal = self._context.replica.directory.refusal_of(record, order) or enrolment.refusal_of_booking(order)
+        if refusal is not None:
+            raise DomainFault(refusal.code, refusal.message)
+        await self._obey(order, record, ledger.entry(key), self._context.policy_at(self._context.clock()))
+        log.info("order obeyed ahead of its turn", booking=key[:SHOWN_CHARACTERS], position=str(record.position))
 
     async def give_up(self, record: LogRecord, reason: str) -> None:
         """Answer an event that became a dead letter, if it says which booking it is about."""
@@ -144,20 +162,86 @@ class Bookings:
             event = cast("BookingRecorded | RecordOrderReceived", decode_for(BOOKING_EVENTS, record.value))
         except ContractError:
             return
-        refusal = enrolment.failed(reason)
-        await self._answer(record, enrolment.refuse(event, record.position, refusal, self._context.clock()))
+        now = self._context.clock()
+        failed = enrolment.refuse(event, record.position, enrolment.failed(reason), now)
+        await self._answer(record, failed, self._context.policy_at(now))
 
-    async def _enrol(self, booking: BookingRecorded, record: LogRecord, counting: Entry | None) -> None:
+    async def _enrol(self, booking: BookingRecorded, record: LogRecord, counting: Entry | None, policy: Policy) -> None:
         """Enrol a booking in every generation; the answer is that of the active one."""
         active = self._context.replica.active
-        gallery_record, answer = await self._extract(active, booking, record, counting)
+        gallery_record, answer = await self._extract(active, booking, record, counting, policy)
         await self._gate.passed()
         await self._context.publish(gallery_record, topic=active.topic)
         for generation in self._context.replica.kept:
             if generation is not active:
-                gallery_record, _ = await self._extract(generation, booking, record, counting, is_active=False)
+                gallery_record, _ = await self._extract(generation, booking, record, counting, policy, is_active=False)
                 await self._context.publish(gallery_record, topic=generation.topic)
-        await self._answer(record, answer)
+        await self._answer(record, answer, policy)
+
+    async def _obey(
+        self, order: RecordOrderReceived, record: LogRecord, counting: Entry | None, policy: Policy
+    ) -> BookingProcessed:
+        """Obey a court order in every generation and return the answer: no switch may bring the booking back (G5)."""
+        context, active = self._context, self._context.replica.active
+        decision = orders.obey(
+            order,
+            record.position,
+            counting=counting,
+            booking_offset=await self._booking_offset(active, counting),
+            policy=policy,
+            at=context.clock(),
+        )
+        answer, withdrawal = decision.answer, decision.withdrawal
+        if withdrawal is not None and counting is not None and counting.source_offset > record.offset:
+            withdrawal = orders.overtaken(withdrawal, counting)
+        booking = await self._booking_of(withdrawal) if withdrawal is not None and decision.enrols_again else None
+        if withdrawal is not None:
+            for generation in context.replica.kept:
+                gallery_record: TemplatesEnrolled | TemplatesWithdrawn = withdrawal
+                if booking is not None:
+                    extractions = await self._extractions(generation, booking, record, policy, may_fail=True)
+                    gallery_record, its_answer = orders.enrol_again(
+                        withdrawal,
+                        decision.answer,
+                        booking,
+                        extractions,
+                        policy=policy,
+                        model_digest=generation.model_digest,
+                    )
+                    answer = its_answer if generation is active else answer
+                await context.publish(gallery_record, topic=generation.topic)
+            if counting is None or counting.source_offset < record.offset:
+                context.telemetry.obeyed(context.age_s(record))
+        if decision.enrols_again and withdrawal is not None and booking is None:
+            answer = orders.not_found_again(answer)
+        if order.order is OrderKind.EXPUNGE:
+            await asyncio.to_thread(context.objects.destroy_key, booking_scope(order.ori, order.booking_number))
+        return answer
+
+    async def _booking_offset(self, generation: Generation, counting: Entry | None) -> int | None:
+        """Return where the BookingRecorded stands that the counting gallery record goes back to, if that is known."""
+        if counting is None:
+            return None
+        try:
+            said = await self._context.replica.record_at(generation.topic, *counting.position)
+            return orders.booking_offset_of(
+                cast("TemplatesEnrolled | TemplatesWithdrawn", decode_for(GALLERY, said.value))
+            )
+        except (IntegrityError, ContractError):
+            return None
+
+    async def _booking_of(self, lifted: TemplatesWithdrawn) -> BookingRecorded | None:
+        """Return the booking that an unseal is to enrol again, if Kafka has it."""
+        if lifted.booking_offset is None:
+            return None
+        source = lifted.source
+        try:
+            record = await self._context.replica.record_at(source.topic, source.partition, lifted.booking_offset)
+            event = decode_for(BOOKING_EVENTS, record.value)
+        except (IntegrityError, ContractError):
+            return None
+        is_its_own = isinstance(event, BookingRecorded) and key_of(event) == key_of(lifted)
+        return cast("BookingRecorded", event) if is_its_own else None
 
     async def _extract(
         self,
@@ -165,12 +249,43 @@ class Bookings:
         booking: BookingRecorded,
         record: LogRecord,
         counting: Entry | None,
+        policy: Policy,
         *,
         is_active: bool = True,
     ) -> tuple[TemplatesEnrolled | TemplatesWithdrawn, BookingProcessed]:
+        # What only the other generation's pack cannot do must not keep a booking out of this one.
+        extractions = await self._extractions(generation, booking, record, policy, may_fail=not is_active)
+        return enrolment.enrol(
+            booking,
+            record.position,
+            extractions,
+            counting=counting,
+            policy=policy,
+            model_digest=generation.model_digest,
+            at=self._context.clock(),
+        )
+
+    async def _extractions(
+        self,
+        generation: Generation,
+        booking: BookingRecorded,
+        record: LogRecord,
+        policy: Policy,
+        *,
+        may_fail: bool,
+    ) -> dict[UUID, Extraction]:
+        """Return what comes of each capture to extract.
+
+        Args:
+            generation: for which.
+            booking: whose captures.
+            record: the record that is decided.
+            policy: the one in force.
+            may_fail: whether an image that would set the record aside counts as refused instead.
+        """
         context = self._context
         scope = booking_scope(booking.ori, booking.booking_number)
-        captures = enrolment.captures_to_extract(booking, context.policy)
+        captures = enrolment.captures_to_extract(booking, policy)
         # The same photo in another generation is another attempt.
         first = len(captures) * list(context.replica.generations).index(generation.topic)
 
@@ -187,25 +302,15 @@ class Bookings:
         errors = [each for each in found if isinstance(each, BaseException)]
         # What makes the worker wait or stop goes before what sets the booking aside.
         for error in sorted(errors, key=_sets_aside):
-            if is_active or not _sets_aside(error):
+            if not (may_fail and _sets_aside(error)):
                 raise error
-        extractions = {
-            # What only the other generation's pack cannot do must not keep a booking out of this one.
+        return {
             capture.capture_id: enrolment.failed(safe_text_of(each)) if isinstance(each, BaseException) else each
             for capture, each in zip(captures, found, strict=True)
         }
-        return enrolment.enrol(
-            booking,
-            record.position,
-            extractions,
-            counting=counting,
-            policy=context.policy,
-            model_digest=generation.model_digest,
-            at=context.clock(),
-        )
 
-    async def _answer(self, record: LogRecord, answer: BookingProcessed) -> None:
-        await self._context.publish(answer)
+    async def _answer(self, record: LogRecord, answer: BookingProcessed, policy: Policy) -> None:
+        await self._context.publish(replace(answer, policy_version=policy.version))
         self._context.telemetry.decided(STAGE, answer.outcome, answer.code or "", self._context.age_s(record))
         log.info(
             "booking event decided",

@@ -10,6 +10,7 @@ from streams.ports import NO_TELEMETRY
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from concurrent.futures import Executor
+    from datetime import datetime
 
     from processors.policy import Policy
     from schemas.records import LogRecord
@@ -24,7 +25,8 @@ class Context:
 
     replica: Replica
     """Directory and gallery, behind the read barrier."""
-    policy: Policy
+    own_policy: Policy
+    """The operator's file; it holds while no policy is activated."""
     attempts: Attempts
     """Around every use of an extractor: what crashes it twice is not tried again."""
     pool: Executor
@@ -39,11 +41,17 @@ class Context:
     """How long to wait at the read barrier before the replica counts as behind."""
     is_audited_within: Callable[[float], Awaitable[bool]]
     """Seconds -> whether everything older than that is known to be in the audit trail."""
+    are_orders_obeyed_within: Callable[[float], Awaitable[bool]]
+    """Seconds -> whether no court order is known to have waited, or may have waited, for longer than that (G5)."""
     captures_at_once: int = 2
     """How many captures of bookings are in the pool at a time, at most; the others leave it to probes."""
     many_bookings: int = 16
     """So many under way are enough to let their records wait for one another."""
     telemetry: Telemetry = NO_TELEMETRY
+
+    def policy_at(self, at: datetime) -> Policy:
+        """Return the policy that holds at an instant; ask once a decision, behind the read barrier."""
+        return self.replica.directory.policy_at(at) or self.own_policy
 
     def age_s(self, record: LogRecord) -> float:
         """Return for how long a record has stood in Kafka."""

@@ -15,6 +15,7 @@ from processors.dead_letters import letter_id, letter_of, original_of
 from processors.refusals import RefusalCode
 from schemas.codec import encode
 from schemas.errors import ContractError, DomainFault, IntegrityError, LeadstreamError, TransientError, place_of
+from schemas.keys import partition_of
 from streams.ports import NO_TELEMETRY
 
 if TYPE_CHECKING:
@@ -181,3 +182,17 @@ class Guard:
 def safe_text_of(error: BaseException) -> str:
     """Return what an exception says, if it is one of ours; of any other only its kind and place (G10)."""
     return str(error) if isinstance(error, LeadstreamError) else f"{type(error).__name__} at {place_of(error)}"
+
+
+def require_its_partition(record: LogRecord) -> None:
+    """Refuse a record that its publisher's partitioner put where its key does not belong.
+
+    Raises:
+        DomainFault: two partitions would hold events of one key, and their order would be lost.
+    """
+    if record.key is None or partition_of(record.topic, record.key) != record.partition:
+        raise DomainFault(
+            "WRONG_PARTITION",
+            "The record is not in the partition of its key; publish with the murmur2 partitioner "
+            "(librdkafka: partitioner=murmur2_random).",
+        )

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from processors.candidates import GalleryChange, SearchResult
     from processors.extraction import Extraction
     from processors.template_rows import TemplateRows
-    from schemas.events import Event
+    from schemas.events import Consolidation, Event
     from schemas.positions import SourcePosition
     from schemas.records import LogRecord
 
@@ -126,8 +126,12 @@ class Gallery(Protocol):
         """How many persons can be found. Does not block."""
         ...
 
-    def search_batch(self, templates: npt.NDArray[np.float32], lengths: Sequence[int], /) -> Sequence[SearchResult]:
+    def search_batch(
+        self, templates: npt.NDArray[np.float32], lengths: Sequence[int], consolidation: Consolidation, /
+    ) -> Sequence[SearchResult]:
         """Compare (n, dimension) float32 with every template; return for each the best persons, as many as it asks for.
+
+        A person is scored as the consolidation says: by the best capture, or by all of them together.
 
         Each result names the watermark of the state that was searched, and is the same alone and in any batch (G7).
         """
@@ -220,6 +224,14 @@ class AuditProgress(Protocol):
         ...
 
 
+class BookingProgress(Protocol):
+    """Asks how far the workers together are with the booking topic."""
+
+    def __call__(self) -> tuple[Mapping[TopicPartition, int], Mapping[TopicPartition, int]]:
+        """Return by partition the next offset that they deal with, and then, asked later, where Kafka ends."""
+        ...
+
+
 class Telemetry(Protocol):
     """What an operator measures: counts, ages and offsets, never an id, a value or a text of a record (G10).
 
@@ -257,6 +269,14 @@ class Telemetry(Protocol):
         """Note how far the audit trail is behind, at most; infinite while that is not known."""
         ...
 
+    def orders_behind(self, behind_s: float) -> None:
+        """Note for how long a court order has waited, at most; infinite while that is not known."""
+        ...
+
+    def obeyed(self, age_s: float) -> None:
+        """Note the age of a court order when the broker had acknowledged its withdrawal (G5)."""
+        ...
+
 
 class _NoTelemetry:
     """Measures nothing."""
@@ -277,6 +297,12 @@ class _NoTelemetry:
         """Ignore it."""
 
     def audit_behind(self, behind_s: float) -> None:
+        """Ignore it."""
+
+    def orders_behind(self, behind_s: float) -> None:
+        """Ignore it."""
+
+    def obeyed(self, age_s: float) -> None:
         """Ignore it."""
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
+from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
 import structlog
@@ -11,7 +12,7 @@ import structlog
 from processors import enrolment, searching
 from processors.quality_rules import judge_by_policy
 from processors.refusals import Refusal, RefusalCode
-from processors.search_rules import refusal_of_late_audit, refusal_of_search
+from processors.search_rules import refusal_of_late_audit, refusal_of_late_orders, refusal_of_search
 from schemas.codec import decode_for
 from schemas.errors import ContractError, TransientError
 from schemas.events import CandidateListIssued, ProbeRefused
@@ -21,8 +22,10 @@ from streams.bookings import StoredImage, extract_stored
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from datetime import datetime
     from uuid import UUID
 
+    from processors.policy import Policy
     from schemas.events import ProbeSubmitted
     from schemas.records import LogRecord
     from streams.context import Context
@@ -73,7 +76,8 @@ class Probes:
         except ContractError:
             return
         if request.probe_id not in self._decided:
-            await self._answer(record, self._refuse(request, record, enrolment.failed(reason)))
+            policy = self._context.policy_at(self._context.clock())
+            await self._answer(record, self._refuse(request, record, enrolment.failed(reason), self._under(policy)))
 
     async def _answer(self, record: LogRecord, outcome: Outcome) -> None:
         await self._context.publish(outcome)
@@ -90,63 +94,91 @@ class Probes:
         )
 
     async def _decide(self, request: ProbeSubmitted, record: LogRecord) -> Outcome:
-        if not await self._context.replica.read_barrier(self._context.barrier_limit_s):
+        context, replica = self._context, self._context.replica
+        if not await replica.read_barrier(context.barrier_limit_s):
             behind = Refusal(
                 code=RefusalCode.REPLICA_BEHIND,
                 message="The worker could not bring its gallery and access state up to date in time; send it again.",
             )
-            return self._refuse(request, record, behind)
+            return self._refuse(request, record, behind, self._under(context.policy_at(context.clock())))
         # Asked before who asks is judged, because it may wait: nothing may change between that and the watermark.
-        policy = self._context.policy
-        is_audited = await self._context.is_audited_within(policy.audit.maximum_lag_s)
-        refusal = self._context.replica.directory.refusal_of(record, request) or refusal_of_search(
-            request,
-            self._context.replica.directory,
-            self._context.policy,
-            self._context.clock(),
+        at, policy, late = await self._late()
+        under = self._under(policy)
+        refusal = (
+            replica.directory.refusal_of(record, request)
+            or refusal_of_search(request, replica.directory, policy, at)
+            or late
         )
-        if refusal is None and not is_audited:
-            refusal = refusal_of_late_audit(policy)
         if refusal is not None:
-            return self._refuse(request, record, refusal)
-        access_watermark = self._context.replica.watermark(ACCESS)
+            return self._refuse(request, record, refusal, under)
+        override = replica.directory.quality_override(request, at)
         # One generation from here on: the same pack extracts and is searched, whatever is activated meanwhile.
-        active = self._context.replica.active
-        scope = probe_scope(request.probe_id)
+        active = replica.active
         extraction = await extract_stored(
-            self._context,
+            context,
             active.extractor,
-            StoredImage(reference=request.image_reference, sha256=request.image_sha256, scope=scope),
+            StoredImage(
+                reference=request.image_reference,
+                sha256=request.image_sha256,
+                scope=probe_scope(request.probe_id),
+            ),
             (record.position, 0),
         )
-        extraction = judge_by_policy(extraction, policy.probe_quality, policy.version)
         if isinstance(extraction, Refusal):
-            return self._refuse(request, record, extraction)
-        if active is not self._context.replica.active:
+            # What the models cannot use, nobody can let them use.
+            return self._refuse(request, record, extraction, under)
+        judged = judge_by_policy(extraction, policy.probe_quality, policy.version)
+        if isinstance(judged, Refusal) and override is None:
+            return self._refuse(request, record, judged, under)
+        if active is not replica.active:
             raise TransientError("Another gallery generation was activated meanwhile; the probe is decided anew.")
-        searches = self._context.searches
-        result = await searches.search(active.gallery, extraction.template, request.requested_candidates)
-        partitions = range(len(self._context.replica.watermark(active.topic)))
+        result = await context.searches.search(
+            active.gallery, extraction.template, request.requested_candidates, policy.probes.consolidation
+        )
+        partitions = range(len(replica.watermark(active.topic)))
         return searching.issue(
             request,
             record.position,
             result,
             extraction.measurements,
-            searching.DecidedUnder(
-                policy_version=self._context.policy.version,
+            replace(
+                under,
                 gallery_watermark=[result.watermark.get(partition, 0) for partition in partitions],
-                access_watermark=access_watermark,
+                quality_override=override if isinstance(judged, Refusal) else None,
             ),
             model_digest=active.model_digest,
             threshold=active.threshold_of(result.templates),
             expected_of=active.expected_of,
-            at=self._context.clock(),
+            at=context.clock(),
         )
 
-    def _refuse(self, request: ProbeSubmitted, record: LogRecord, refusal: Refusal) -> ProbeRefused:
-        under = searching.DecidedUnder(
-            policy_version=self._context.policy.version,
-            gallery_watermark=self._context.replica.watermark(self._context.replica.active.topic),
-            access_watermark=self._context.replica.watermark(ACCESS),
+    async def _late(self) -> tuple[datetime, Policy, Refusal | None]:
+        """Return now, the policy that holds now, and why it lets nobody search while something is late.
+
+        Asking may wait, and another policy that takes effect meanwhile has other limits.
+        """
+        context = self._context
+        while True:
+            policy = context.policy_at(context.clock())
+            late = None
+            if not await context.is_audited_within(policy.audit.maximum_lag_s):
+                late = refusal_of_late_audit(policy)
+            elif not await context.are_orders_obeyed_within(policy.orders.maximum_lag_s):
+                late = refusal_of_late_orders(policy)
+            at = context.clock()
+            if policy is context.policy_at(at):
+                return at, policy, late
+
+    def _under(self, policy: Policy) -> searching.DecidedUnder:
+        """Return what a decision of this moment rests on."""
+        replica = self._context.replica
+        return searching.DecidedUnder(
+            policy_version=policy.version,
+            gallery_watermark=replica.watermark(replica.active.topic),
+            access_watermark=replica.watermark(ACCESS),
         )
+
+    def _refuse(
+        self, request: ProbeSubmitted, record: LogRecord, refusal: Refusal, under: searching.DecidedUnder
+    ) -> ProbeRefused:
         return searching.refuse(request, record.position, refusal, under, self._context.clock())

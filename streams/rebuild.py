@@ -13,12 +13,12 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING, cast
 
-from processors import enrolment
+from processors import enrolment, orders
 from processors.gallery import GalleryLedger, newer_in
 from processors.refusals import Refusal, RefusalCode
 from schemas.codec import decode_for
 from schemas.errors import ContractError, DomainFault, IntegrityError, TransientError
-from schemas.events import BookingRecorded, TemplatesEnrolled, WithdrawalCause
+from schemas.events import BookingRecorded, RecordOrderReceived, TemplatesEnrolled, WithdrawalCause
 from schemas.keys import booking_key, booking_scope
 from schemas.positions import SourcePosition
 from schemas.topics import BOOKING_EVENTS, GALLERY, spec_of
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from processors.extraction import Extraction
     from processors.gallery import Entry
     from processors.policy import Policy
-    from schemas.events import TemplatesWithdrawn
+    from schemas.events import Event, TemplatesWithdrawn
     from streams.ports import Attempts, Clock, Extractor, Log, Objects
 
     GalleryRecord = TemplatesEnrolled | TemplatesWithdrawn
@@ -122,6 +122,7 @@ class Rebuild:
     def __init__(self, source: str, target: str, model_digest: str, parts: RebuildParts, *, threads: int) -> None:
         self._source = LedgerReader(parts.kafka, source)
         self._target = LedgerReader(parts.kafka, target)
+        self._from_topic = source
         self._topic = target
         self._model_digest = model_digest
         self._parts = parts
@@ -160,35 +161,45 @@ class Rebuild:
 
     def _make(self, key: str, entry: Entry) -> GalleryRecord:
         ori, _, booking_number = key.partition("/")
-        again = enrolment.withdrawal_again(ori, booking_number, entry, self._parts.clock())
-        if again is not None and again.cause is not WithdrawalCause.NO_USABLE_CAPTURE:
-            return again
-        booking = self._booking(key, entry)
-        if booking is None:
+        at = self._parts.clock()
+        if entry.withdrawn not in (None, WithdrawalCause.NO_USABLE_CAPTURE):
+            again = orders.withdrawal_again(ori, booking_number, entry, at, self._booking_offset(entry))
+            return cast("TemplatesWithdrawn", again)
+        event, offset = self._event_at(entry, entry.source_offset), None
+        if isinstance(event, RecordOrderReceived):
+            # An unseal enrolled it again; its photos are those of an earlier event.
+            offset = self._booking_offset(entry)
+            event = None if offset is None else self._event_at(entry, offset)
+        if not isinstance(event, BookingRecorded) or booking_key(event.ori, event.booking_number) != key:
             # Nothing to extract from, such as synthetic templates of a demo; so this generation has nothing of it.
             nothing = replace(entry, withdrawn=WithdrawalCause.NO_USABLE_CAPTURE)
-            made = enrolment.withdrawal_again(ori, booking_number, nothing, self._parts.clock())
-            return cast("TemplatesWithdrawn", made)
+            return cast("TemplatesWithdrawn", orders.withdrawal_again(ori, booking_number, nothing, at))
         record, _ = enrolment.enrol(
-            booking,
+            event,
             _source_of(entry),
-            self._extractions(booking, entry),
+            self._extractions(event, entry),
             counting=entry,
             policy=self._parts.policy,
             model_digest=self._model_digest,
-            at=self._parts.clock(),
+            at=at,
         )
-        return replace(record, source_said_at=entry.said_at)
+        return replace(record, source_said_at=entry.said_at, booking_offset=offset)
 
-    def _booking(self, key: str, entry: Entry) -> BookingRecorded | None:
-        source = _source_of(entry)
+    def _booking_offset(self, entry: Entry) -> int | None:
+        """Return where the BookingRecorded stands that the counting record of the source names, if it names one."""
         try:
-            record = self._parts.kafka.record_at(source.topic, source.partition, source.offset)
-            event = decode_for(BOOKING_EVENTS, record.value)
+            said = decode_for(GALLERY, self._parts.kafka.record_at(self._from_topic, *entry.position).value)
         except (IntegrityError, ContractError):
             return None
-        is_its_own = isinstance(event, BookingRecorded) and booking_key(event.ori, event.booking_number) == key
-        return cast("BookingRecorded", event) if is_its_own else None
+        return cast("GalleryRecord", said).booking_offset
+
+    def _event_at(self, entry: Entry, offset: int) -> Event | None:
+        """Return the booking event at an offset in the partition of a booking, if Kafka has it."""
+        try:
+            record = self._parts.kafka.record_at(BOOKING_EVENTS, _source_of(entry).partition, offset)
+            return decode_for(BOOKING_EVENTS, record.value)
+        except (IntegrityError, ContractError):
+            return None
 
     def _extractions(self, booking: BookingRecorded, entry: Entry) -> dict[UUID, Extraction]:
         scope = booking_scope(booking.ori, booking.booking_number)

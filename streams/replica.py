@@ -164,6 +164,15 @@ class Replica:
             self._next_ends = None
             return await asyncio.to_thread(self._kafka.end_offsets, self.followed)
 
+    async def record_at(self, topic: str, partition: int, offset: int) -> LogRecord:
+        """Return one record of Kafka.
+
+        Raises:
+            TransientError: it did not come in time.
+            IntegrityError: it is not there any more.
+        """
+        return await asyncio.to_thread(self._kafka.record_at, topic, partition, offset)
+
     async def reached(self, targets: Mapping[TopicPartition, int]) -> None:
         """Wait until the offsets before these have been applied."""
         async with self._moved:

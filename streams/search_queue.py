@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from processors.candidates import SearchResult
+    from schemas.events import Consolidation
     from streams.ports import Gallery
 
 LARGEST_BATCH = 64
@@ -24,11 +25,17 @@ class _Waiting:
     gallery: Gallery
     template: npt.NDArray[np.float32]
     length: int
+    consolidation: Consolidation
     result: asyncio.Future[SearchResult]
+
+    @property
+    def kind(self) -> tuple[Gallery, Consolidation]:
+        """What all searches of a batch have in common."""
+        return self.gallery, self.consolidation
 
 
 class SearchQueue:
-    """Makes searches in an executor, those of one gallery together; a list is the same alone and in a batch (G7).
+    """Makes searches in an executor, those of one kind together; a list is the same alone and in a batch (G7).
 
     Args:
         executor: one thread; a gallery uses several by itself.
@@ -39,9 +46,11 @@ class SearchQueue:
         self._waiting: list[_Waiting] = []
         self._working: asyncio.Task[None] | None = None
 
-    async def search(self, gallery: Gallery, template: npt.NDArray[np.float32], length: int) -> SearchResult:
+    async def search(
+        self, gallery: Gallery, template: npt.NDArray[np.float32], length: int, consolidation: Consolidation
+    ) -> SearchResult:
         """Compare (dimension,) float32 with every template of a gallery, with whatever else waits for it."""
-        mine = _Waiting(gallery, template, length, asyncio.get_running_loop().create_future())
+        mine = _Waiting(gallery, template, length, consolidation, asyncio.get_running_loop().create_future())
         self._waiting.append(mine)
         if self._working is None or self._working.done():
             self._working = asyncio.create_task(self._work())
@@ -49,25 +58,26 @@ class SearchQueue:
 
     async def _work(self) -> None:
         while self._waiting:
-            gallery = self._waiting[0].gallery
-            batch = [each for each in self._waiting if each.gallery is gallery][:LARGEST_BATCH]
+            kind = self._waiting[0].kind
+            batch = [each for each in self._waiting if each.kind == kind][:LARGEST_BATCH]
             self._waiting = [each for each in self._waiting if each not in batch]
-            await self._search(gallery, [each for each in batch if not each.result.cancelled()])
+            await self._search([each for each in batch if not each.result.cancelled()])
 
-    async def _search(self, gallery: Gallery, batch: list[_Waiting]) -> None:
+    async def _search(self, batch: list[_Waiting]) -> None:
         if not batch:
             return
         run = asyncio.get_running_loop().run_in_executor
         try:
             templates, lengths = np.stack([each.template for each in batch]), [each.length for each in batch]
-            results = await run(self._executor, gallery.search_batch, templates, lengths)
+            gallery, consolidation = batch[0].kind
+            results = await run(self._executor, gallery.search_batch, templates, lengths, consolidation)
         except Exception as error:  # noqa: BLE001 - told to whoever asked, who deals with it
             if len(batch) == 1:
                 _settle(batch[0], error)
                 return
             # One that cannot be searched must not fail the others.
             for each in batch:
-                await self._search(gallery, [each])
+                await self._search([each])
         else:
             for each, result in zip(batch, results, strict=True):
                 _settle(each, result)

@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from streams.ports import Log
     from streams.replica import Frozen, Replica
 
-COMPACT_EVERY_S = 4 * 3600.0
 _ABOUT = "about"
 _LEDGER = "ledger-"
 
@@ -46,14 +45,16 @@ class Snapshots(faust.Service):
         kafka: which Kafka it follows.
         folder: of this worker's own; each generation has a folder below it.
         every_s: how often.
+        withdrawn_kept_s: for how long templates that were withdrawn may stay in them, with up to `every_s` besides.
     """
 
-    def __init__(self, replica: Replica, kafka: Log, folder: Path, *, every_s: float) -> None:
+    def __init__(self, replica: Replica, kafka: Log, folder: Path, *, every_s: float, withdrawn_kept_s: float) -> None:
         super().__init__()
         self._replica = replica
         self._kafka = kafka
         self._folder = folder
         self._every_s = every_s
+        self._withdrawn_kept_s = withdrawn_kept_s
         self._cluster_id = ""
         self._saved: dict[str, tuple[int, ...]] = {}
         # A stop does not wait for a save that is under way in its thread.
@@ -86,12 +87,13 @@ class Snapshots(faust.Service):
     @faust.Service.task
     async def _take(self) -> None:
         loop = asyncio.get_running_loop()
-        compacted_at = loop.time()
+        # At once after a start: else a worker that is restarted often would never get to it.
+        compacted_at = -self._withdrawn_kept_s
         while True:
             await self.sleep(self._every_s)
             if self.should_stop:
                 return
-            if loop.time() - compacted_at >= COMPACT_EVERY_S:
+            if loop.time() - compacted_at >= self._withdrawn_kept_s:
                 compacted_at = loop.time()
                 for generation in self._replica.kept:
                     await asyncio.to_thread(generation.gallery.compact)

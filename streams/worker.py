@@ -19,11 +19,11 @@ import structlog
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError, RecordTooLargeError
 from faust.exceptions import FaustError
 
-from processors import enrolment
+from processors import orders
 from processors.refusals import Refusal
 from schemas.codec import encode, topic_of
 from schemas.errors import ContractError, DomainFault, IntegrityError, TransientError
-from schemas.keys import key_of, partition_of
+from schemas.keys import key_of
 from schemas.records import LogRecord
 from schemas.topics import ACCESS, BOOKING_EVENTS, PROBE_REQUESTS, spec_of
 from streams import unreadable_headers
@@ -31,7 +31,8 @@ from streams.audit_watch import AuditWatch
 from streams.bookings import Bookings
 from streams.context import Context
 from streams.follower import Follower, SteadyChannel
-from streams.guard import Guard, safe_text_of
+from streams.guard import Guard, require_its_partition, safe_text_of
+from streams.order_watch import OrderWatch
 from streams.ports import NO_TELEMETRY
 from streams.probes import Probes
 from streams.replica import Replica
@@ -50,12 +51,14 @@ if TYPE_CHECKING:
     from processors.policy import Policy
     from schemas.events import Event
     from streams.generation import Generation
-    from streams.ports import Attempts, AuditProgress, Clock, Log, Objects, Telemetry
+    from streams.ports import Attempts, AuditProgress, BookingProgress, Clock, Log, Objects, Telemetry
 
 GROUP = "leadstream-worker"
 CONSUMED = (BOOKING_EVENTS, PROBE_REQUESTS, ACCESS)
 """What the group works through; each record once, by one of its workers."""
 HEAL_EVERY_S = 30.0
+CLOSE_SEGMENTS_EVERY_S = 3600.0
+"""As long as Kafka writes to one segment of the gallery: `segment.ms` in topics.toml."""
 PROGRESS_EVERY_S = 5.0
 PROBES_AT_ONCE = 16
 """Requests that a worker has under way: enough to keep extraction and search busy."""
@@ -84,6 +87,7 @@ class WorkerSettings:
     barrier_limit_s: float
     dead_letter_limit: int
     snapshot_every_s: float
+    withdrawn_kept_s: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,10 +99,12 @@ class WorkerParts:
     """The gallery generations that it keeps; the first is searched until one is activated."""
     directory: Directory
     policy: Policy
+    """The operator's file; it holds while no policy is activated."""
     attempts: Attempts
     objects: Objects
     clock: Clock
     audit: AuditProgress
+    orders: BookingProgress
     telemetry: Telemetry = NO_TELEMETRY
 
 
@@ -121,7 +127,11 @@ class Worker:
             telemetry=parts.telemetry,
         )
         self._snapshots = Snapshots(
-            self.replica, parts.kafka, settings.data / "snapshots", every_s=settings.snapshot_every_s
+            self.replica,
+            parts.kafka,
+            settings.data / "snapshots",
+            every_s=settings.snapshot_every_s,
+            withdrawn_kept_s=settings.withdrawn_kept_s,
         )
         self._audit = AuditWatch(parts.audit, settle_s=settings.barrier_limit_s, telemetry=parts.telemetry)
         captures_at_once = settings.extractions_at_once + FETCHED_AHEAD
@@ -135,9 +145,11 @@ class Worker:
         """Request partition -> the offset from which on outcomes were read back since it was assigned."""
         self._reading_back = asyncio.Lock()
         self._own_bookings: set[int] = set()
+        self._last_orders: dict[tuple[str, int], tuple[str, int, bool]] = {}
+        """Gallery topic and partition -> the last order there: booking, source offset, whether it was said again."""
         context = Context(
             replica=self.replica,
-            policy=parts.policy,
+            own_policy=parts.policy,
             attempts=parts.attempts,
             pool=self._pool,
             searches=SearchQueue(self._search_pool),
@@ -146,11 +158,21 @@ class Worker:
             clock=parts.clock,
             barrier_limit_s=settings.barrier_limit_s,
             is_audited_within=self._audit.is_within,
+            are_orders_obeyed_within=self._are_orders_obeyed_within,
             captures_at_once=captures_at_once,
             many_bookings=BOOKINGS_AN_EXTRACTION * settings.extractions_at_once // 2,
             telemetry=parts.telemetry,
         )
         self._bookings = Bookings(context)
+        self._orders = OrderWatch(
+            parts.orders,
+            parts.kafka,
+            self.replica,
+            parts.clock,
+            obey=self._bookings.take_over,
+            settle_s=settings.barrier_limit_s,
+            telemetry=parts.telemetry,
+        )
         self._probes = Probes(context)
         self._attach()
 
@@ -165,6 +187,7 @@ class Worker:
         await self.app.start()
         await self.app.add_runtime_dependency(self._follower)
         await self.app.add_runtime_dependency(self._audit)
+        await self.app.add_runtime_dependency(self._orders)
         await self.app.add_runtime_dependency(self._snapshots)
         stopping = asyncio.create_task(stop.wait())
         crashed = asyncio.create_task(self.app.wait_until_stopped())
@@ -184,6 +207,9 @@ class Worker:
                 pool.shutdown(wait=True, cancel_futures=True)
         if self.app.crashed and self.app.crash_reason is not None:
             raise self.app.crash_reason
+
+    async def _are_orders_obeyed_within(self, limit_s: float) -> bool:
+        return await self._orders.is_within(limit_s)
 
     async def _restore(self, stop: asyncio.Event) -> None:
         """Read the snapshots, and wait for Kafka if it is away."""
@@ -215,6 +241,7 @@ class Worker:
         self.app.on_partitions_assigned.connect(cast("Any", self._on_assigned))
         self.app.on_partitions_revoked.connect(cast("Any", self._on_revoked))
         self.app.timer(HEAL_EVERY_S)(self._put_at_the_end_again)
+        self.app.timer(CLOSE_SEGMENTS_EVERY_S)(self._close_segments)
 
     def _listen(
         self,
@@ -239,7 +266,7 @@ class Worker:
         )
 
         async def handle_in_its_place(record: LogRecord) -> None:
-            _require_its_partition(record)
+            require_its_partition(record)
             await handle(record)
 
         async def deal_with(event: Any) -> bool:
@@ -393,6 +420,29 @@ class Worker:
                     return  # The timer comes again.
                 log.warning("put at the end again, behind a late repeat", booking=key, topic=generation.topic)
 
+    async def _close_segments(self) -> None:
+        """Say the last court order of each partition once more, when it is an hour old.
+
+        Kafka compacts no segment that it still writes to, and begins the next one only when something is written. Where
+        nothing is booked for a day, what an order took out would stay in Kafka for longer than it may.
+        """
+        if not self._caught_up.is_set():
+            return
+        for generation in self.replica.kept:
+            for partition, (key, entry) in generation.ledger.last_orders().items():
+                place = (generation.topic, partition)
+                known = self._last_orders.get(place)
+                is_old = known is not None and known[:2] == (key, entry.source_offset)
+                if known is not None and is_old and not known[2] and partition in self._own_bookings:
+                    try:
+                        await self._put_again(generation, key, *entry.position)
+                    except (TransientError, KafkaError, FaustError) as error:
+                        log.warning("segment not closed yet", topic=generation.topic, reason=type(error).__name__)
+                        return  # The timer comes again.
+                    self._last_orders[place] = (*known[:2], True)
+                elif not is_old:
+                    self._last_orders[place] = (key, entry.source_offset, False)
+
     async def _put_again(self, generation: Generation, key: str, partition: int, offset: int) -> None:
         try:
             record = await asyncio.to_thread(self._parts.kafka.record_at, generation.topic, partition, offset)
@@ -400,7 +450,7 @@ class Worker:
             # Compaction was quicker; a withdrawal can still be said anew, and must be (G5).
             entry = generation.ledger.entry(key)
             ori, _, booking_number = key.partition("/")
-            again = enrolment.withdrawal_again(ori, booking_number, entry, self._parts.clock()) if entry else None
+            again = orders.withdrawal_again(ori, booking_number, entry, self._parts.clock()) if entry else None
             if again is None:
                 raise
             await self._publish(again, topic=generation.topic)
@@ -463,17 +513,3 @@ def _as_record(message: Message) -> LogRecord:
         value=message.value,
         headers=tuple(headers),
     )
-
-
-def _require_its_partition(record: LogRecord) -> None:
-    """Refuse a record that its publisher's partitioner put where its key does not belong.
-
-    Raises:
-        DomainFault: two partitions would hold events of one key, and their order would be lost.
-    """
-    if record.key is None or partition_of(record.topic, record.key) != record.partition:
-        raise DomainFault(
-            "WRONG_PARTITION",
-            "The record is not in the partition of its key; publish with the murmur2 partitioner "
-            "(librdkafka: partitioner=murmur2_random).",
-        )

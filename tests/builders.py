@@ -114,7 +114,7 @@ POLICY = Policy(
             )
         },
         collection_bases=frozenset({"CONSENT"}),
-        edit_operations=frozenset({"CROP", ""}),
+        edit_operations=frozenset({"CROP"}),
         prohibited_edit_operations={"FACE_REPLACEMENT": "Parts of a face were taken from another image."},
         minimum_candidates=2,
         maximum_candidates=50,
@@ -337,6 +337,9 @@ def probe_submitted(name: str = "probe", **changes: Any) -> ProbeSubmitted:
             image_reference="object:v1:none:none",
             image_sha256=DIGEST,
             original_sha256=DIGEST,
+            collected_by="alice",
+            collected_at=NOW,
+            collection_basis="CONSENT",
             edits=(),
             requested_candidates=5,
         )

@@ -7,7 +7,7 @@ import signal
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -42,6 +42,9 @@ REQUEST: dict[str, Any] = {
     "case_number": "26-04711",
     "legal_basis": "CRIMINAL_INVESTIGATION",
     "source_type": "WITNESS_PHOTO",
+    "collected_by": INVESTIGATOR,
+    "collected_at": datetime(2026, 1, 2, 3, 4, tzinfo=UTC),
+    "collection_basis": "CONSENT",
 }
 
 
@@ -81,16 +84,14 @@ class Bureau:
             yield BookingPublisher(publisher, wiring.object_store(self.settings), JAIL, ORI)
 
     @contextmanager
-    def investigator(self, key: SigningKey | None = None) -> Iterator[ProbeClient]:
-        key = key or SigningKey.load(self.folder.user_key(INVESTIGATOR))
+    def investigator(self, key: SigningKey | None = None, user_id: str = INVESTIGATOR) -> Iterator[ProbeClient]:
+        key = key or SigningKey.load(self.folder.user_key(user_id))
         with SignedPublisher(self.config, key) as publisher:
-            yield ProbeClient(publisher, wiring.object_store(self.settings), INVESTIGATOR, ORI)
+            yield ProbeClient(publisher, wiring.object_store(self.settings), user_id, ORI)
 
     def found(self) -> None:
         """Register everybody; what a new bureau does on its first day."""
         jail = SigningKey.create(self.folder.publisher_key(JAIL))
-        person = SigningKey.create(self.folder.user_key(INVESTIGATOR))
-        at = wiring.now()
         with self.administration() as acts:
             acts.register_agency(ori=ORI, name="County Sheriff")
             acts.register_publisher(
@@ -99,30 +100,32 @@ class Bureau:
                 public_key=jail.public_key,
                 may_publish=("BookingRecorded", "RecordOrderReceived"),
             )
-            acts.register_user(
-                user_id=INVESTIGATOR,
-                display_name="J. Doe",
-                ori=ORI,
-                roles=("SUBMITTER",),
-                public_key=person.public_key,
-            )
-            acts.record_training(
-                user_id=INVESTIGATOR,
-                course="FACE-101",
-                course_version="1",
-                material_sha256="0" * 64,
-                approved_by=ROOT_ADMINISTRATOR,
-                completed_at=at - timedelta(days=1),
-                expires_at=at + timedelta(days=1),
-            )
-            acts.grant(user_id=INVESTIGATOR, reason="trained")
-        with SignedPublisher(self.config, person) as publisher:
-            AccessAdministration(publisher, f"user:{INVESTIGATOR}").record_agreement(
-                user_id=INVESTIGATOR,
-                agreement="BUREAU_POLICY",
-                agreement_version="2026.1",
-                document_sha256="0" * 64,
-            )
+        self.enlist(INVESTIGATOR, "SUBMITTER")
+
+    def enlist(self, user_id: str, *roles: str) -> SigningKey:
+        """Register somebody with a key on this machine, train, grant, and let all agreements be accepted."""
+        key, at = SigningKey.create(self.folder.user_key(user_id)), wiring.now()
+        policy = wiring.policy(self.settings)
+        with self.administration() as acts:
+            acts.register_user(user_id=user_id, display_name=user_id, ori=ORI, roles=roles, public_key=key.public_key)
+            for course in policy.users.courses:
+                acts.record_training(
+                    user_id=user_id,
+                    course=course,
+                    course_version="1",
+                    material_sha256="0" * 64,
+                    approved_by=ROOT_ADMINISTRATOR,
+                    completed_at=at - timedelta(days=1),
+                    expires_at=at + timedelta(days=1),
+                )
+            acts.grant(user_id=user_id, reason="trained")
+        with SignedPublisher(self.config, key) as publisher:
+            acts = AccessAdministration(publisher, f"user:{user_id}")
+            for agreement, version in policy.users.agreements.items():
+                acts.record_agreement(
+                    user_id=user_id, agreement=agreement, agreement_version=version, document_sha256="0" * 64
+                )
+        return key
 
     def audit(self, sql: str, **parameters: object) -> list[tuple[Any, ...]]:
         with wiring.audit_reader(self.settings) as reader:

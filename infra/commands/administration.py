@@ -180,7 +180,7 @@ def accept(
     """Show agreements and the penalties notice and accept them, as the user; the SHA-256 of what was shown is kept."""
     settings = load_settings(data)
     known = wiring.directory_as_published(settings)
-    policy = wiring.policy_in_force(settings, known)
+    policy = wiring.policy_in_force(settings, known, wiring.now())
     ori = known.users[user_id].ori if user_id in known.users else ""
     wanted = {**policy.users.agreements, **policy.agency(ori).agreements}
     if agreement is not None:

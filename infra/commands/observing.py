@@ -32,6 +32,8 @@ def _rows(seen: overview.Overview) -> list[tuple[str, str, str]]:
     rows += [(each.topic, f"{each.lag_records} behind", f"{each.committed} of {each.end} done") for each in seen.topics]
     codes = ", ".join(f"{code} {count}" for code, count in seen.dead_letters_by_code.items())
     rows.append(("audit trail", _known(seen.audit_lag_records, "behind"), ""))
+    waited = "not known" if seen.orders_behind_s is None else f"at most {seen.orders_behind_s:g} s old"
+    rows.append(("waiting orders", waited, ""))
     rows.append(("dead letters", _known(seen.dead_letters_open, "open"), codes))
     rows.append(("gallery", _known(seen.gallery_templates, "templates"), _known(seen.gallery_persons, "persons")))
     return rows

@@ -157,7 +157,8 @@ def override(
 def _users(data: Path | None) -> list[dict[str, Any]]:
     settings = load_settings(data)
     known = wiring.directory_as_published(settings)
-    policy, at = wiring.policy_in_force(settings, known), wiring.now()
+    at = wiring.now()
+    policy = wiring.policy_in_force(settings, known, at)
     return [_facts(user, policy, at) for _, user in sorted(known.users.items())]
 
 

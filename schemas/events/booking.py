@@ -95,7 +95,7 @@ class BookingProcessed:
     outcome: BookingOutcome
     """Effect on the gallery."""
     code: str | None = None
-    """Stable reason code when outcome is NOT_ENROLLED or REFUSED."""
+    """Stable reason code when outcome is NOT_ENROLLED or REFUSED, or when not all was done that an order says, or something about it is to be checked."""
     message: str | None = None
     """In words, what to fix."""
     captures: tuple[CaptureOutcome, ...]
@@ -105,9 +105,9 @@ class BookingProcessed:
     synthetic: bool = False
     """True for made-up data (demonstration, load tests); no real person stands behind it."""
     effect: str | None = None
-    """The OrderEffect that an obeyed order was given; null for a booking."""
+    """The OrderEffect that was given to an order that was obeyed; null for a booking and for an order that was refused."""
     rule: str = ""
-    """The rule of docs/policy.md by which it was refused; empty where no rule of the policy did."""
+    """The rule of docs/policy.md by which it was refused or an order was given less effect; empty where no rule of the policy did."""
     policy_version: str = ""
     """The policy in force at the decision; empty in records of version 1."""
 

@@ -73,6 +73,8 @@ class TemplatesEnrolled:
     """The latest time at which a publisher said something that counted for this booking, UTC, microseconds; what was said earlier and comes again, such as an old unseal with its valid signature, is stale."""
     synthetic: bool = False
     """True for made-up data (demonstration, load tests); no real person stands behind it."""
+    booking_offset: int | None = None
+    """Offset, in the topic and partition of `source`, of the BookingRecorded whose photos these are, where an unseal enrolled it again; null where `source` is that record."""
 
     def to_record(self) -> dict[str, Any]:
         """Return the mapping that the Avro writer takes."""
@@ -88,6 +90,7 @@ class TemplatesEnrolled:
             "source": self.source.to_record(),
             "source_said_at": utc(self.source_said_at),
             "synthetic": self.synthetic,
+            "booking_offset": self.booking_offset,
         }
 
     @classmethod
@@ -105,6 +108,7 @@ class TemplatesEnrolled:
             source=SourcePosition.from_record(record["source"]),
             source_said_at=record["source_said_at"],
             synthetic=record["synthetic"],
+            booking_offset=record["booking_offset"],
         )
 
 
@@ -142,7 +146,7 @@ class TemplatesWithdrawn:
     source_said_at: datetime
     """The latest time at which a publisher said something that counted for this booking, UTC, microseconds; what was said earlier and comes again, such as an old unseal with its valid signature, is stale."""
     booking_offset: int | None = None
-    """Offset, in the topic and partition of `source`, of the BookingRecorded that was enrolled before the order; an unseal whose effect allows it enrols that one again."""
+    """Offset, in the topic and partition of `source`, of the last BookingRecorded that counted before the order, enrolled or not; an unseal whose effect allows it enrols that one again. Null where none is known, and where `source` is that record."""
 
     def to_record(self) -> dict[str, Any]:
         """Return the mapping that the Avro writer takes."""

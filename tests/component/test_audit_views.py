@@ -25,11 +25,18 @@ from schemas.events import (
     BookingOutcome,
     BookingProcessed,
     CandidateListIssued,
+    CorrectiveActionClosed,
+    CorrectiveActionOpened,
+    CorrectiveEffect,
+    CorrectiveOutcome,
     DeadLetter,
     Event,
     LoggedOn,
+    OrderKind,
     ProbeRefused,
     ProbeSubmitted,
+    QualityOverrideGranted,
+    RecordOrderReceived,
     UserRegistered,
 )
 from schemas.keys import key_of
@@ -253,6 +260,214 @@ def test_no_row_was_altered(reader: AuditReader) -> None:
 def test_raw_records_show_their_derived_columns(reader: AuditReader) -> None:
     columns, _ = reader.query("SELECT * FROM audit.events LIMIT 1")
     assert {"payload", "leaf_hash", "event_type", "occurred_at", "actor"} <= set(columns)
+
+
+class Court:
+    """The jail's events and their answers, as Kafka and a worker would have them."""
+
+    def __init__(self) -> None:
+        self.kafka = Kafka()
+        self._said = 0
+
+    def say(
+        self, event: Event, outcome: BookingOutcome | None, *, took_ms: int = 0, times: int = 1, **answer: Any
+    ) -> None:
+        self._said += 1
+        at_ms = NOON_MS + 1000 * self._said
+        for _ in range(times):
+            self.kafka.add(event, at_ms=at_ms)
+            records = self.kafka.records[topic_of(event), sum(key_of(event)) % 3]
+            if outcome is not None:
+                processed: BookingProcessed = replace(
+                    golden("BookingProcessed"),
+                    event_id=probe(1000 + self._said),
+                    booking_number=event.booking_number,
+                    source=records[-1].position,
+                    outcome=outcome,
+                    **{"code": None, "message": None, "effect": None, **answer},
+                )
+                self.kafka.add(processed, at_ms=at_ms + took_ms)
+
+    def book(self, number: str, outcome: BookingOutcome = BookingOutcome.ENROLLED, **answer: Any) -> None:
+        self.say(replace(golden("BookingRecorded"), booking_number=number), outcome, **answer)
+
+    def order(self, number: str, kind: str, effect: str | None, outcome: BookingOutcome | None, **answer: Any) -> None:
+        order: RecordOrderReceived = replace(
+            golden("RecordOrderReceived"),
+            event_id=probe(self._said),
+            booking_number=number,
+            order=OrderKind(kind),
+            order_number=f"{number} {kind}",
+            effect=None,
+        )
+        self.say(order, outcome, effect=effect, **answer)
+
+
+WITHDRAWN, LIFTED, REFUSED = BookingOutcome.WITHDRAWN, BookingOutcome.ORDER_LIFTED, BookingOutcome.REFUSED
+MASK = "WITHDRAW_AND_MASK"
+LISTED = (
+    "early",
+    "sealed",
+    "not masked",
+    "as before",
+    "lifted",
+    "sealed again",
+    "expunged",
+    "refused",
+    "fake",
+    "free",
+)
+"""Booking numbers, in the order of a list."""
+
+
+@pytest.fixture(scope="module")
+def ordered(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    court = Court()
+    court.order("early", "SEAL", MASK, WITHDRAWN, code="BOOKING_UNKNOWN")
+    court.order("nobody's", "EXPUNGE", MASK, WITHDRAWN, code="BOOKING_UNKNOWN")
+    for number in (
+        "free",
+        "sealed",
+        "not masked",
+        "as before",
+        "lifted",
+        "sealed again",
+        "expunged",
+        "refused",
+        "fake",
+    ):
+        court.book(number)
+    court.book("early", REFUSED, code="RECORD_SEALED")
+    court.book("nobody's", REFUSED, code="UNAUTHENTICATED")
+    court.order("sealed", "SEAL", MASK, WITHDRAWN, took_ms=1500, times=2)
+    court.order("not masked", "SEAL", "WITHDRAW", WITHDRAWN)
+    court.order("as before", "SEAL", None, WITHDRAWN)  # Obeyed by a worker that knew of no effects.
+    for number in ("lifted", "sealed again"):
+        court.order(number, "SEAL", MASK, WITHDRAWN)
+        court.order(number, "UNSEAL", "LIFT", LIFTED)
+    court.order("sealed again", "SEAL", MASK, WITHDRAWN)
+    court.order("sealed again", "SEAL", "WITHDRAW", WITHDRAWN)
+    court.order("expunged", "EXPUNGE", MASK, WITHDRAWN)
+    court.order("expunged", "UNSEAL", None, REFUSED, code="RECORD_EXPUNGED")
+    court.order("refused", "SEAL", None, REFUSED, code="BOOKING_NUMBER_INVALID")
+    court.order("fake", "SEAL", None, REFUSED, code="UNAUTHENTICATED")
+    court.order("free", "SEAL", None, None)
+    numbers = (
+        "early",
+        "sealed",
+        "not masked",
+        "as before",
+        "lifted",
+        "sealed again",
+        "expunged",
+        "refused",
+        "fake",
+        "free",
+    )
+    listed = golden("CandidateListIssued")
+    rows = tuple(
+        replace(listed.candidates[0], rank=rank, booking_number=number) for rank, number in enumerate(numbers, 1)
+    )
+    court.kafka.add(asked(1))
+    court.kafka.add(replace(issued(1), candidates=rows))
+    folder = tmp_path_factory.mktemp("court") / "audit"
+    court.kafka.write(folder)
+    return folder
+
+
+@pytest.fixture
+def court(ordered: Path) -> Iterator[AuditReader]:
+    with AuditReader(ordered, SCHEMA) as opened:
+        yield opened
+
+
+def test_a_candidate_whose_record_a_court_had_masked_is_not_shown_until_an_unseal(court: AuditReader) -> None:
+    shown = ask(court, "SELECT rank, booking_number FROM audit.candidates WHERE NOT masked ORDER BY rank")
+    assert shown == [(3, "not masked"), (5, "lifted"), (8, "refused"), (9, "fake"), (10, "free")]
+    masked = ask(
+        court, "SELECT rank, person, booking_number, capture_id FROM audit.candidates WHERE masked ORDER BY rank"
+    )
+    assert masked == [(rank, "(sealed)", "(sealed)", None) for rank in (1, 2, 4, 6, 7)]
+
+
+def test_an_order_is_one_row_with_the_time_until_it_was_obeyed(court: AuditReader) -> None:
+    columns, (order,) = court.query("SELECT * FROM audit.orders WHERE order_number = 'sealed SEAL'")
+    row = dict(zip(columns, order, strict=True))
+    expected = {
+        "ori": "CA0190000",
+        "booking_number": "(sealed)",
+        "kind": "SEAL",
+        "statute": "CA PC 851.91",
+        "court": "Superior Court",
+        "effect": MASK,
+        "outcome": "WITHDRAWN",
+        "seconds": 1.5,
+    }
+    assert {name: row[name] for name in expected} == expected
+    assert (row["obeyed_at"] - row["received_at"]).total_seconds() == 1.5
+    assert (row["parked"], row["ordered_at"]) == (False, golden("RecordOrderReceived").ordered_at)
+
+
+def test_orders_without_a_booking_are_told_from_those_that_wait_or_were_refused(court: AuditReader) -> None:
+    found = ask(court, "SELECT order_number, booking_number, outcome FROM audit.orders WHERE parked")
+    assert found == [("nobody's EXPUNGE", "nobody's", "WITHDRAWN")]
+    not_obeyed = ask(court, "SELECT order_number, outcome, code, seconds FROM audit.orders WHERE obeyed_at IS NULL")
+    assert sorted(not_obeyed) == [
+        ("expunged UNSEAL", "REFUSED", "RECORD_EXPUNGED", None),
+        ("free SEAL", "PENDING", "", None),
+        ("refused SEAL", "REFUSED", "BOOKING_NUMBER_INVALID", None),
+    ]
+    assert ask(court, "SELECT count() FROM audit.orders WHERE order_number LIKE 'fake%'") == [(0,)]
+
+
+def test_corrective_cases_and_overrides_are_those_that_had_effect(tmp_path: Path) -> None:
+    kafka = Kafka()
+    opening: CorrectiveActionOpened = golden("CorrectiveActionOpened")
+    opening = replace(opening, corrective_case_id=probe(1), probe_id=None, actor="user:root")
+    closing: CorrectiveActionClosed = golden("CorrectiveActionClosed")
+    closing = replace(closing, corrective_case_id=probe(1), actor="user:other")
+    override: QualityOverrideGranted = golden("QualityOverrideGranted")
+    not_believed = (
+        replace(closing, event_id=probe(7), outcome=CorrectiveOutcome.WITHDRAWN),
+        replace(opening, event_id=probe(8), corrective_case_id=probe(9)),
+        replace(override, event_id=probe(9)),
+    )
+    letter: DeadLetter = golden("DeadLetter")
+    for number, event in enumerate(not_believed):
+        kafka.add(event)
+        said = next(records[-1] for (topic, _), records in kafka.records.items() if topic == ACCESS)
+        kafka.add(replace(letter, event_id=probe(20 + number), source=said.position, stage="access"))
+    kafka.add(opening)
+    kafka.add(closing, at_ms=NOON_MS + 1, signed=False)
+    kafka.add(closing, at_ms=NOON_MS + 2)
+    kafka.add(opening, at_ms=NOON_MS + 3)
+    kafka.add(closing, at_ms=NOON_MS + 4)
+    kafka.add(replace(opening, corrective_case_id=probe(2), effect=CorrectiveEffect.REVOKE, probe_id=probe(4)))
+    kafka.add(override)
+    kafka.add(override)
+    for number in (30, 31):
+        kafka.add(asked(number))
+    kafka.add(replace(issued(30), quality_override=override.event_id))
+    kafka.add(replace(issued(31), quality_override=None))
+    kafka.write(tmp_path / "audit")
+    with AuditReader(tmp_path / "audit", SCHEMA) as reader:
+        assert ask(
+            reader,
+            "SELECT corrective_case_id, user_id, section, effect, probe_id, opened_at, opened_by, closed_at, closed_by,"
+            " outcome, findings, restores_access FROM audit.corrective_actions ORDER BY effect",
+        ) == [
+            (
+                *(probe(1), "jdoe", "section", "NONE", None, NOON, "user:root"),
+                *(NOON.replace(microsecond=2000), "user:other", "SUSTAINED", "findings", True),
+            ),
+            (
+                *(probe(2), "jdoe", "section", "REVOKE", probe(4), NOON, "user:root"),
+                *(None, "", "", "", False),
+            ),
+        ]
+        assert ask(
+            reader, "SELECT event_id, supervisor, case_number, reason, probe_ids FROM audit.quality_overrides"
+        ) == [(override.event_id, "jdoe", "26-04711", "reason", [probe(30)])]
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])

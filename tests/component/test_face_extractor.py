@@ -195,6 +195,18 @@ def test_a_good_portrait_has_a_high_unified_quality_and_its_ruin_a_low_one(
         assert ruined.code in {RefusalCode.NO_FACE, RefusalCode.FACE_TOO_BLURRED}
 
 
+def test_landmarks_lie_on_the_face_as_shares_of_the_photo(
+    extractor: FaceExtractor, photos: Photos, found: dict[str, ExtractedFace]
+) -> None:
+    landmarks = extractor.landmarks(photos["A1"])
+    assert not isinstance(landmarks, Refusal)
+    assert landmarks.shape == (5, 2)
+    left, top, width, height = found["A1"].box_px
+    inside = (landmarks * _opened(photos["A1"]).size - (left, top)) / (width, height)
+    assert ((inside > 0.0) & (inside < 1.0)).all()
+    assert extractor.landmarks(b"no photo") == extractor.portrait(b"no photo", side_px=240)
+
+
 def test_limits_and_broken_files_are_refused_before_any_model_runs(assets: Assets, photos: Photos) -> None:
     strict = FaceExtractor(assets.card, assets.pack_dir, limits=DecodeLimits(max_pixels=10_000))
     assert _code(strict, photos["A1"]) is RefusalCode.IMAGE_TOO_LARGE

@@ -130,10 +130,8 @@ def fused_score(probe: npt.NDArray[np.float32], captures: Sequence[EnrolledTempl
     return round(float(np.dot(one, other) / math.sqrt(np.dot(one, one) * np.dot(other, other))), 6)
 
 
-def new_gallery(sizes: Sizes, threads: int = 1, *, fuse_captures: bool = False) -> FaissGallery:
-    return FaissGallery(
-        dimension=DIMENSION, model_digest=MODEL, sizes=sizes, threads=threads, fuse_captures=fuse_captures
-    )
+def new_gallery(sizes: Sizes, threads: int = 1) -> FaissGallery:
+    return FaissGallery(dimension=DIMENSION, model_digest=MODEL, sizes=sizes, threads=threads)
 
 
 class History(RuleBasedStateMachine):
@@ -230,20 +228,21 @@ class History(RuleBasedStateMachine):
         expected = self.plain.search_fused(FACES[face], length)
         folder = Path(self.folder.name) / "fused"
         self.coded.save(folder)
-        one = new_gallery(self.coded_sizes, fuse_captures=True)
+        fused = Consolidation.FUSED_CAPTURES
+        one = new_gallery(self.coded_sizes)
         assert one.load(folder) == {}
-        other = new_gallery(Sizes(small_rows=3, largest_rows=largest), fuse_captures=True)
+        other = new_gallery(Sizes(small_rows=3, largest_rows=largest))
         held = [GalleryChange(booking=key, templates=self.plain.bookings[key]) for key in sorted(self.plain.bookings)]
         other.apply(held[1::2], {})
         other.apply(held[0::2], self.watermark)
         for gallery in (one, other):
-            found = gallery.search(FACES[face], length)
-            assert (found.candidates, found.consolidation) == (expected, Consolidation.FUSED_CAPTURES)
-            (again,) = gallery.search_batch(FACES[face][np.newaxis], [length])
+            found = gallery.search(FACES[face], length, fused)
+            assert (found.candidates, found.consolidation) == (expected, fused)
+            (again,) = gallery.search_batch(FACES[face][np.newaxis], [length], fused)
             assert again.candidates == expected
         other.settle()
         other.merge()
-        assert other.search(FACES[face], length).candidates == expected
+        assert other.search(FACES[face], length, fused).candidates == expected
 
     @rule(face=faces, length=st.integers(1, 3), largest=st.integers(10, 200))
     def search_like_a_replica_that_lived_otherwise(self, face: int, length: int, largest: int) -> None:

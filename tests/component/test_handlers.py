@@ -7,9 +7,12 @@ over Kafka is tested end to end). What a handler publishes to the gallery topic 
 from __future__ import annotations
 
 import asyncio
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
+from hashlib import sha256
+from importlib.resources import files
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +27,7 @@ from builders import (
     LOGON,
     MICROSECOND,
     NOW,
+    ORI,
     OTHER_ORI,
     PERIOD,
     POLICY,
@@ -32,9 +36,12 @@ from builders import (
     access_granted,
     access_revoked,
     agency_registered,
+    agreement_accepted,
     booking_recorded,
+    by_root,
     capture,
     founded,
+    key_named,
     probe_submitted,
     record_order,
     signed,
@@ -57,14 +64,19 @@ from schemas.events import (
     BookingOutcome,
     BookingProcessed,
     CandidateListIssued,
+    CaptureDisposition,
+    Consolidation,
     DeadLetter,
+    OrderEffect,
     OrderKind,
+    PolicyActivated,
     ProbeRefused,
+    QualityOverrideGranted,
     TemplatesEnrolled,
     TemplatesWithdrawn,
     WithdrawalCause,
 )
-from schemas.keys import booking_scope, probe_scope
+from schemas.keys import booking_scope, partition_of, probe_scope
 from schemas.positions import derived_id
 from schemas.topics import ACCESS, BOOKING_EVENTS, GALLERY, TOPICS
 from streams import guard as guard_module
@@ -73,6 +85,7 @@ from streams.bookings import Bookings
 from streams.context import Context
 from streams.generation import Generation
 from streams.guard import Guard
+from streams.ports import NO_TELEMETRY
 from streams.probes import Probes
 from streams.replica import Replica
 from streams.search_queue import SearchQueue
@@ -91,6 +104,10 @@ if TYPE_CHECKING:
     from streams.ports import LogTail
 
 LIMIT_S = 60.0
+IN_ITS_PARTITION = next(
+    f"B-{number}" for number in range(100) if partition_of(BOOKING_EVENTS, f"{ORI}/B-{number}".encode()) == 0
+)
+"""A booking whose key belongs into partition 0, where the tests put every booking."""
 DIMENSION = 8
 MODEL = "ab" * 32
 FACES = np.random.default_rng(3).normal(size=(10, DIMENSION))
@@ -125,20 +142,37 @@ class LogInMemory:
         self.records: dict[tuple[str, int], list[LogRecord]] = {
             (topic, part): [] for topic in (GALLERY, ACCESS) for part in range(TOPICS[topic].partitions)
         }
+        self.asked = threading.Event()
+        self.bookings: dict[int, LogRecord] = {}
+        """Booking event by its offset."""
         self.hidden = 0
         """Records that the topics are said to hold beyond what the replica can read."""
 
     def end_offsets(self, topics: Collection[str]) -> Mapping[tuple[str, int], int]:
+        self.asked.set()
         return {tp: len(records) + self.hidden for tp, records in self.records.items() if tp[0] in topics}
 
     def tail(self, start: Mapping[tuple[str, int], int]) -> LogTail:
         raise NotImplementedError
 
     def record_at(self, topic: str, partition: int, offset: int) -> LogRecord:
-        raise NotImplementedError
+        found = self.bookings.get(offset) if topic == BOOKING_EVENTS else self.records[topic, partition][offset]
+        if found is None:
+            raise IntegrityError("It is not in Kafka any more.")
+        return found
 
     def decided_since(self, partition: int, request_offset: int) -> Collection[UUID]:
         raise NotImplementedError
+
+
+class AgesOfOrders(type(NO_TELEMETRY)):  # type: ignore[misc]
+    """Measures how long orders took, and nothing else."""
+
+    def __init__(self, ages_s: list[float]) -> None:
+        self._ages_s = ages_s
+
+    def obeyed(self, age_s: float) -> None:
+        self._ages_s.append(age_s)
 
 
 class Bench:
@@ -155,11 +189,14 @@ class Bench:
         self.fails_to_publish: list[type[Event]] = []
         self.now: datetime = NOW
         self.offset = 0
-        self.audited_within_s = 1.0
+        self.audited_within_s = self.obeyed_within_s = 1.0
+        self.meanwhile: list[Event] = []
+        """What the administrator says while a request waits for word of the audit trail."""
+        self.ages_of_orders: list[float] = []
         self.pool = ThreadPoolExecutor(2)
         self.context = Context(
             replica=self.replica,
-            policy=POLICY,
+            own_policy=POLICY,
             attempts=AttemptCounter(folder / "attempts"),
             pool=self.pool,
             searches=SearchQueue(self.pool),
@@ -168,6 +205,8 @@ class Bench:
             clock=lambda: self.now,
             barrier_limit_s=LIMIT_S,
             is_audited_within=self._is_audited_within,
+            are_orders_obeyed_within=self._are_orders_obeyed_within,
+            telemetry=AgesOfOrders(self.ages_of_orders),
         )
         self.be_patient(LIMIT_S)
         self._loop = asyncio.new_event_loop()
@@ -196,7 +235,13 @@ class Bench:
         self.pool.shutdown()
 
     async def _is_audited_within(self, limit_s: float) -> bool:
+        while self.meanwhile:
+            assert self.registry.say(self.meanwhile.pop(), ROOT) is None
+            await self._follow_access()
         return self.audited_within_s <= limit_s
+
+    async def _are_orders_obeyed_within(self, limit_s: float) -> bool:
+        return self.obeyed_within_s <= limit_s
 
     async def _publish(self, event: Event, /, *, topic: str | None = None) -> None:
         assert topic in (None, GALLERY)
@@ -246,7 +291,11 @@ class Bench:
         if offset is None:
             self.offset += 1
             offset = self.offset
-        return self._handle(self.bookings.handle(signed(event, key, offset=offset)))
+        self.log.bookings[offset] = signed(event, key, offset=offset)
+        return self._handle(self.bookings.handle(self.log.bookings[offset]))
+
+    def take_over(self, offset: int) -> list[Event]:
+        return self._handle(self.bookings.take_over(0, offset))
 
     def request(self, face: int | str = 0, name: str = "probe", **changes: Any) -> ProbeSubmitted:
         facts = self.photo(face, "probe", probe_scope(uuid_named(name)))
@@ -286,6 +335,22 @@ class Bench:
         (issued,) = self.ask(request)
         assert isinstance(issued, CandidateListIssued), issued
         return [row.booking_number for row in issued.candidates]
+
+    def ask_while_the_administrator_says(self, event: Event, request: ProbeSubmitted) -> Event:
+        """Let a request wait at the barrier for what is said after it came; return its outcome."""
+
+        async def run() -> None:
+            self.log.hidden = 1
+            self.log.asked.clear()
+            waiting = asyncio.create_task(self.probes.handle(signed(request, ALICE, partition=2, offset=7)))
+            assert await asyncio.to_thread(self.log.asked.wait, LIMIT_S)
+            assert self.registry.say(event, ROOT) is None
+            await self._follow_access()
+            await self.replica.pass_over({place: len(there) + 1 for place, there in self.log.records.items()})
+            await waiting
+
+        (outcome,) = self._handle(run())
+        return outcome
 
     def refused(self, request: ProbeSubmitted, key: SigningKey = ALICE) -> str:
         (refused,) = self.ask(request, key)
@@ -380,7 +445,9 @@ def test_after_an_expungement_is_answered_its_photos_cannot_be_read(bench: Bench
 
 
 def test_an_order_ahead_of_its_booking_keeps_the_booking_out(bench: Bench) -> None:
-    assert answer_of(bench.order(OrderKind.SEAL)).outcome is BookingOutcome.WITHDRAWN
+    for _ in range(2):
+        answer = answer_of(bench.order(OrderKind.SEAL))
+        assert (answer.outcome, answer.code) == (BookingOutcome.WITHDRAWN, "BOOKING_UNKNOWN")
     assert answer_of(bench.book("B-1", bench.capture(0, "a"))).code == "RECORD_SEALED"
 
 
@@ -393,12 +460,188 @@ def test_an_unseal_that_is_sent_twice_takes_nothing_out(bench: Bench) -> None:
     assert bench.listed(bench.request(0)) == ["B-1"]
 
 
+def unseal_and_enrol(bench: Bench, **changes: Any) -> RecordOrderReceived:
+    facts = {"effect": OrderEffect.LIFT_AND_RE_ENROL, "occurred_at": bench.moment(), **changes}
+    return record_order(OrderKind.UNSEAL, **facts)
+
+
+def test_an_unseal_enrols_the_last_booking_again_where_its_effect_says_so(bench: Bench) -> None:
+    """However often it is sealed, and with no word of the jail in between."""
+    bench.book("B-1", bench.capture(0, "a"))
+    bench.book("B-1", bench.capture(1, "b"), sid="A7")
+    for round_ in range(2):
+        bench.order(OrderKind.SEAL)
+        bench.order(OrderKind.SEAL)
+        assert bench.listed(bench.request(1, f"sealed {round_}")) == []
+        events = bench.handle_booking(unseal_and_enrol(bench))
+        assert kinds(events) == [TemplatesEnrolled, BookingProcessed]
+        answer = answer_of(events)
+        assert (answer.outcome, answer.effect, answer.code) == (
+            BookingOutcome.ORDER_LIFTED,
+            OrderEffect.LIFT_AND_RE_ENROL,
+            None,
+        )
+        assert [(each.capture_id, each.disposition) for each in answer.captures] == [
+            (uuid_named("b"), CaptureDisposition.ENROLLED)
+        ]
+        (issued,) = bench.ask(bench.request(1, f"again {round_}"))
+        assert isinstance(issued, CandidateListIssued)
+        assert [(row.person, row.capture_id) for row in issued.candidates] == [("sid:A7", uuid_named("b"))]
+    correction = bench.book("B-1", bench.capture(2, "c"))
+    assert answer_of(correction).outcome is BookingOutcome.ENROLLED
+
+
+def test_an_unseal_that_only_lifts_enrols_nothing_and_a_later_one_may(bench: Bench) -> None:
+    bench.book("B-1", bench.capture(0, "a"))
+    bench.order(OrderKind.SEAL)
+    assert kinds(bench.order(OrderKind.UNSEAL, effect=OrderEffect.LIFT)) == [TemplatesWithdrawn, BookingProcessed]
+    assert bench.listed(bench.request(0, "lifted")) == []
+    assert kinds(bench.handle_booking(unseal_and_enrol(bench))) == [TemplatesEnrolled, BookingProcessed]
+    assert bench.listed(bench.request(0, "enrolled")) == ["B-1"]
+
+
+def test_an_unseal_that_cannot_enrol_again_lifts_the_bar_and_says_to_send_the_booking(bench: Bench) -> None:
+    photo = bench.capture(0, "a")
+    bench.order(OrderKind.SEAL, "B-2")  # Its booking is refused, so nothing is known to enrol.
+    bench.book("B-2", bench.capture(0, "a", "B-2"))
+    bench.book("B-1", photo)
+    bench.order(OrderKind.SEAL)
+    bench.objects.destroy_key(booking_scope("CA0190000", "B-1"))
+    for number in ("B-1", "B-2"):
+        events = bench.handle_booking(unseal_and_enrol(bench, booking_number=number))
+        assert kinds(events) == [TemplatesWithdrawn, BookingProcessed]
+        answer = answer_of(events)
+        assert (answer.outcome, answer.code) == (BookingOutcome.ORDER_LIFTED, "NOT_ENROLLED_AGAIN")
+        assert bench.replica.active.ledger.barred_by(f"CA0190000/{number}") is None
+    assert answer_of(bench.book("B-2", bench.capture(0, "a", "B-2"))).outcome is BookingOutcome.ENROLLED
+
+
+def test_an_unseal_enrols_no_other_booking_whatever_stands_at_the_offset(bench: Bench) -> None:
+    bench.book("B-1", bench.capture(0, "a"))
+    bench.order(OrderKind.SEAL)
+    bench.log.bookings[1] = signed(booking_recorded("B-2", captures=(bench.capture(1, "b"),)), JAIL, offset=1)
+    assert answer_of(bench.handle_booking(unseal_and_enrol(bench))).code == "NOT_ENROLLED_AGAIN"
+    del bench.log.bookings[1]
+    assert answer_of(bench.handle_booking(unseal_and_enrol(bench))).code == "NOT_ENROLLED_AGAIN"
+    assert bench.listed(bench.request(0)) == []
+
+
+@pytest.mark.parametrize("dies_before", [TemplatesEnrolled, BookingProcessed])
+def test_an_unseal_that_was_cut_off_is_finished_by_the_repeat(bench: Bench, dies_before: type[Event]) -> None:
+    bench.book("B-1", bench.capture(0, "a"))
+    bench.order(OrderKind.SEAL)
+    unseal, bench.offset = unseal_and_enrol(bench), bench.offset + 1
+    bench.fails_to_publish = [dies_before]
+    with pytest.raises(TransientError):
+        bench.handle_booking(unseal, offset=bench.offset)
+    events = bench.handle_booking(unseal, offset=bench.offset)
+    assert kinds(events) == [TemplatesEnrolled, BookingProcessed]
+    assert (answer_of(events).outcome, answer_of(events).code) == (BookingOutcome.ORDER_LIFTED, None)
+    bench.order(OrderKind.SEAL)
+    late = bench.handle_booking(unseal, offset=bench.offset - 1)
+    assert (kinds(late), answer_of(late).code) == ([BookingProcessed], "STALE_EVENT"), "late, behind a later seal"
+    assert answer_of(late).event_id == answer_of(events).event_id, "so the first answer stays the one that counts"
+    assert bench.listed(bench.request(0)) == []
+
+
+def test_an_old_unseal_sent_again_enrols_nobody_behind_a_later_seal(bench: Bench) -> None:
+    """G5."""
+    bench.book("B-1", bench.capture(0, "a"))
+    bench.order(OrderKind.SEAL)
+    unseal = unseal_and_enrol(bench)
+    assert kinds(bench.handle_booking(unseal)) == [TemplatesEnrolled, BookingProcessed]
+    assert kinds(bench.handle_booking(unseal)) == [BookingProcessed], "sent twice: it is enrolled"
+    bench.order(OrderKind.SEAL)
+    again = bench.handle_booking(unseal)
+    assert (kinds(again), answer_of(again).code) == ([BookingProcessed], "STALE_EVENT")
+    assert bench.listed(bench.request(0)) == []
+
+
+def test_a_photo_that_crashes_the_worker_does_not_keep_the_seal_on(bench: Bench) -> None:
+    bench.book("B-1", bench.capture(0, "a"))
+    bench.order(OrderKind.SEAL)
+    poisoned = booking_recorded("B-1", captures=(bench.capture("broken", "b"), bench.capture(1, "c")))
+    bench.log.bookings[1] = signed(poisoned, JAIL, offset=1)
+    answer = answer_of(bench.handle_booking(unseal_and_enrol(bench)))
+    assert (answer.outcome, answer.code) == (BookingOutcome.ORDER_LIFTED, None)
+    assert [each.code for each in answer.captures] == ["PROCESSING_FAILED", None]
+
+
 def test_a_repeat_behind_a_later_event_is_skipped(bench: Bench) -> None:
     first = booking_recorded("B-1", captures=(bench.capture(0, "a"),))
     bench.handle_booking(first, offset=10)
-    bench.handle_booking(record_order(OrderKind.SEAL), offset=11)
+    bench.handle_booking(
+        booking_recorded("B-1", captures=(bench.capture(1, "b"),), occurred_at=bench.moment()), offset=11
+    )
     assert bench.handle_booking(first, offset=10) == []
+
+
+def test_a_repeat_behind_an_order_brings_nobody_back_and_its_first_answer_stays_the_one_that_counts(
+    bench: Bench,
+) -> None:
+    """G5, G11: an order may have overtaken what stands before it, which then has no answer yet."""
+    first = booking_recorded("B-1", captures=(bench.capture(0, "a"),))
+    answered = answer_of(bench.handle_booking(first, offset=10))
+    bench.handle_booking(record_order(OrderKind.SEAL), offset=11)
+    again = bench.handle_booking(first, offset=10)
+    assert kinds(again) == [BookingProcessed]
+    assert answer_of(again).event_id == answered.event_id
     assert bench.listed(bench.request(0)) == []
+
+
+# Orders that are obeyed ahead of their turn (G5).
+
+
+def waiting(bench: Bench, order: OrderKind, offset: int, key: SigningKey = JAIL, **changes: Any) -> int:
+    event = record_order(order, IN_ITS_PARTITION, **changes)
+    bench.log.bookings[offset] = signed(event, key, offset=offset)
+    return offset
+
+
+def test_an_order_ahead_of_its_turn_takes_out_at_once_and_is_answered_when_its_turn_comes(bench: Bench) -> None:
+    photo = bench.capture(0, "a", booking=IN_ITS_PARTITION)
+    bench.handle_booking(booking_recorded(IN_ITS_PARTITION, captures=(photo,)), offset=10)
+    assert bench.listed(bench.request(0, "before")) == [IN_ITS_PARTITION]
+    at = waiting(bench, OrderKind.SEAL, 30)
+    assert kinds(bench.take_over(at)) == [TemplatesWithdrawn]
+    assert bench.listed(bench.request(0, "after")) == []
+    # What stands between the two has its turn only now.
+    overtaken = bench.handle_booking(
+        booking_recorded(IN_ITS_PARTITION, captures=(photo,), occurred_at=bench.moment()), offset=20
+    )
+    assert (kinds(overtaken), answer_of(overtaken).outcome) == ([BookingProcessed], BookingOutcome.REFUSED)
+    answered = bench._handle(bench.bookings.handle(bench.log.bookings[at]))
+    assert answer_of(answered).outcome is BookingOutcome.WITHDRAWN
+    assert bench.take_over(at) == [], "obeyed already"
+    assert bench.listed(bench.request(0, "at the end")) == []
+
+
+def test_an_expungement_that_a_seal_has_overtaken_expunges_all_the_same(bench: Bench) -> None:
+    photo = bench.capture(0, "a", booking=IN_ITS_PARTITION)
+    bench.handle_booking(booking_recorded(IN_ITS_PARTITION, captures=(photo,)), offset=10)
+    bench.take_over(waiting(bench, OrderKind.SEAL, 30))
+    expunged = bench._handle(bench.bookings.handle(bench.log.bookings[waiting(bench, OrderKind.EXPUNGE, 20)]))
+    assert answer_of(expunged).outcome is BookingOutcome.WITHDRAWN
+    with pytest.raises(DomainFault):
+        bench.objects.get(photo.reference, photo.sha256)
+    bench._handle(bench.bookings.handle(bench.log.bookings[30]))
+    lifted = waiting(bench, OrderKind.UNSEAL, 40, occurred_at=bench.moment())
+    unsealed = bench._handle(bench.bookings.handle(bench.log.bookings[lifted]))
+    assert answer_of(unsealed).code == "RECORD_EXPUNGED"
+
+
+def test_what_may_not_be_said_or_is_no_seal_is_not_obeyed_ahead_of_its_turn(bench: Bench) -> None:
+    bench.handle_booking(
+        booking_recorded(IN_ITS_PARTITION, captures=(bench.capture(0, "a", booking=IN_ITS_PARTITION),)), offset=10
+    )
+    for order, key, expected in (
+        (OrderKind.SEAL, key_named("stranger"), DomainFault),
+        (OrderKind.EXPUNGE, ALICE, DomainFault),
+        (OrderKind.UNSEAL, JAIL, ContractError),
+    ):
+        with pytest.raises(expected):
+            bench.take_over(waiting(bench, order, 30, key))
+    assert bench.listed(bench.request(0)) == [IN_ITS_PARTITION]
 
 
 def test_a_repeat_of_the_last_event_gives_the_same_records_again(bench: Bench) -> None:
@@ -695,6 +938,7 @@ class Healing:
         self.worker._caught_up = asyncio.Event()
         self.worker._caught_up.set()
         self.worker._own_bookings = {0}
+        self.worker._last_orders = {}
 
     def record_at(self, topic: str, partition: int, offset: int) -> LogRecord:
         if offset not in self._records:
@@ -718,6 +962,31 @@ def late_repeat(bench: Bench, number: int) -> LogRecord:
     return log[-1]
 
 
+def test_an_order_is_said_once_more_after_an_hour_so_that_kafka_closes_its_segment(bench: Bench) -> None:
+    """And compacts it in time, however little is booked."""
+    bench.book("B-1", bench.capture(0, "a"))
+    bench.book("B-2", bench.capture(0, "b", "B-2"))
+    bench.order(OrderKind.SEAL)
+    bench.order(OrderKind.SEAL, "B-3")
+    bench.order(OrderKind.UNSEAL, "B-3")
+    worker = Healing(bench, compacted=False)
+
+    def an_hour_later() -> list[str]:
+        worker.sent.clear()
+        asyncio.run(worker.worker._close_segments())
+        return [str(decode(value).event_id) for _, value in worker.sent]
+
+    seal = str(decode(bench.log.records[GALLERY, 0][2].value).event_id)
+    assert [an_hour_later() for _ in range(4)] == [[], [seal], [], []]
+    bench.order(OrderKind.EXPUNGE, "B-2")
+    worker._records = {record.offset: record for record in bench.log.records[GALLERY, 0]}
+    expungement = str(decode(bench.log.records[GALLERY, 0][-1].value).event_id)
+    assert [an_hour_later() for _ in range(3)] == [[], [expungement], []]
+    worker.worker._own_bookings = set()
+    bench.order(OrderKind.EXPUNGE, "B-4")
+    assert [an_hour_later() for _ in range(3)] == [[], [], []], "another worker has the partition"
+
+
 def test_a_withdrawal_behind_which_a_late_repeat_stands_is_put_at_the_end_byte_for_byte(bench: Bench) -> None:
     bench.book("B-1", bench.capture(0, "a"))
     bench.order(OrderKind.SEAL)
@@ -738,7 +1007,7 @@ def test_a_withdrawal_lost_to_compaction_is_made_anew(bench: Bench, order: Order
     made = replace(repeat, offset=3, value=value)
     lost, again = decode(bench.log.records[GALLERY, 0][1].value), decode(value)
     assert isinstance(lost, TemplatesWithdrawn)
-    assert again == replace(lost, occurred_at=bench.now, order_event_id=None)
+    assert again == replace(lost, occurred_at=bench.now, order_event_id=None, booking_offset=None)
     for replica in (bench.replica, bench.new_replica()):
         bench._handle(replica.apply_gallery(GALLERY, [repeat, made] if replica is not bench.replica else [made]))
         assert replica.active.ledger.barred_by(f"CA0190000/{number}") is lost.cause
@@ -809,7 +1078,7 @@ def test_a_worker_that_can_never_be_ready_stops_and_says_why() -> None:
         raise IntegrityError("Kafka lost records.")
 
     worker: Any = object.__new__(Worker)
-    worker.app, worker._follower, worker._audit = IdleApp(), None, None
+    worker.app, worker._follower, worker._audit, worker._orders = IdleApp(), None, None, None
     worker.replica = SimpleNamespace(applied={})
     worker._snapshots = SimpleNamespace(restore=lambda: None)
     worker._pool, worker._search_pool, worker._catch_up = ThreadPoolExecutor(1), ThreadPoolExecutor(1), shortened
@@ -923,6 +1192,150 @@ def test_while_the_audit_trail_is_behind_no_search_is_made_and_bookings_go_on(be
     bench.audited_within_s = float(POLICY.audit.maximum_lag_s)
     (issued,) = bench.ask(bench.request(0, "in time"))
     assert isinstance(issued, CandidateListIssued)
+
+
+def test_while_a_court_order_waits_no_search_is_made_and_bookings_go_on(bench: Bench) -> None:
+    """G5: past the bound, searches stop."""
+    bench.obeyed_within_s = POLICY.orders.maximum_lag_s + 1.0
+    assert answer_of(bench.book("B-1", bench.capture(0, "a"))).outcome is BookingOutcome.ENROLLED
+    (refused,) = bench.ask(bench.request(0, "late"))
+    assert isinstance(refused, ProbeRefused)
+    assert (refused.code, refused.rule) == ("ORDER_BEHIND", "orders.lag")
+    assert bench.refused(bench.request(0, "nobody", user_id="nobody", actor="user:nobody")) != "ORDER_BEHIND"
+    assert bench.extractor.photos == [b"face 0"], "no probe was looked at"
+    bench.obeyed_within_s = float(POLICY.orders.maximum_lag_s)
+    assert bench.listed(bench.request(0, "in time")) == ["B-1"]
+
+
+def test_how_long_an_order_took_to_be_obeyed_is_measured_at_the_acknowledged_withdrawal(bench: Bench) -> None:
+    """G5: the time from order to withdrawal is measured."""
+    bench.fails_to_publish = [TemplatesWithdrawn]
+    with pytest.raises(TransientError):
+        bench.order(OrderKind.SEAL)
+    bench.order(OrderKind.UNSEAL)
+    assert bench.ages_of_orders == [], "one was not acknowledged, the other took nothing out"
+    bench.fails_to_publish = [BookingProcessed]
+    with pytest.raises(TransientError):
+        bench.order(OrderKind.SEAL)
+    assert bench.ages_of_orders == [bench.now.timestamp()], "whatever becomes of the answer"
+
+
+def policy_activated(version: str, since: datetime = NOW, *changes: tuple[str, str]) -> PolicyActivated:
+    """Return the activation of the shipped policy with some lines changed."""
+    document = files("infra").joinpath("policy", "default.toml").read_text(encoding="utf-8")
+    for before, after in (('version = "2026.3"', f'version = "{version}"'), *changes):
+        assert document.count(before) == 1, before
+        document = document.replace(before, after)
+    digest = sha256(document.encode()).hexdigest()
+    return PolicyActivated(
+        **by_root(policy_version=version, policy_sha256=digest, effective_from=since, document=document)
+    )
+
+
+def accept_what_the_shipped_policy_asks_for(bench: Bench) -> None:
+    for agreement, version in (("STATE_USER_AGREEMENT", "2025"), ("PENALTIES_NOTICE", "1")):
+        bench.say(agreement_accepted("alice", agreement=agreement, agreement_version=version), ALICE)
+
+
+def test_a_policy_decides_from_its_first_instant_on_and_every_outcome_names_it(bench: Bench) -> None:
+    accept_what_the_shipped_policy_asks_for(bench)
+    fewer = ("maximum_candidates = 50", "maximum_candidates = 30")
+    no_source = ('sources = ["BOOKING_CAPTURE"]', 'sources = ["ENROLMENT_STATION"]')
+    bench.say(policy_activated("2027.1", NOW + timedelta(hours=1), fewer, no_source))
+    bench.now = NOW + timedelta(hours=1) - 2 * MICROSECOND
+    before = answer_of(bench.book("B-1", bench.capture(0, "a")))
+    (issued,) = bench.ask(bench.request(0, "before", requested_candidates=40))
+    assert isinstance(issued, CandidateListIssued)
+    assert (issued.policy_version, issued.consolidation) == ("2026.1", Consolidation.BEST_CAPTURE)
+    assert (before.outcome, before.policy_version) == (BookingOutcome.ENROLLED, "2026.1")
+    bench.moment()
+    (refused,) = bench.ask(bench.request(0, "since", requested_candidates=40))
+    assert isinstance(refused, ProbeRefused)
+    assert (refused.code, refused.policy_version) == ("CANDIDATE_COUNT_OUT_OF_RANGE", "2027.1")
+    (issued,) = bench.ask(bench.request(0, "fewer", requested_candidates=30))
+    assert isinstance(issued, CandidateListIssued)
+    assert (issued.policy_version, issued.consolidation) == ("2027.1", Consolidation.FUSED_CAPTURES)
+    since = answer_of(bench.book("B-2", bench.capture(0, "a", "B-2")))
+    assert (since.captures[0].code, since.policy_version) == ("NOT_A_BOOKING_CAPTURE", "2027.1")
+    assert answer_of(bench.order(OrderKind.SEAL)).policy_version == "2027.1"
+
+
+def test_a_policy_that_is_activated_while_a_request_waits_decides_it(bench: Bench) -> None:
+    few = ("maximum_candidates = 50", "maximum_candidates = 4"), ("default_candidates = 20", "default_candidates = 4")
+    accept_what_the_shipped_policy_asks_for(bench)
+    refused = bench.ask_while_the_administrator_says(policy_activated("2027.1", NOW, *few), bench.request(0))
+    assert isinstance(refused, ProbeRefused)
+    assert (refused.code, refused.policy_version) == ("CANDIDATE_COUNT_OUT_OF_RANGE", "2027.1")
+    assert refused.access_watermark == (len(bench.registry.records) + 1,)
+
+
+def test_a_revocation_stops_a_request_that_waits(bench: Bench) -> None:
+    """G3: who may search is decided when it is searched, and not when it was asked for."""
+    refused = bench.ask_while_the_administrator_says(access_revoked("alice"), bench.request(0))
+    assert isinstance(refused, ProbeRefused)
+    assert refused.code == "ACCESS_REVOKED"
+    assert bench.extractor.photos == []
+
+
+def test_what_is_said_while_the_audit_trail_is_asked_about_counts_too(bench: Bench) -> None:
+    bench.meanwhile = [access_revoked("alice")]
+    assert bench.refused(bench.request(0, "one")) == "ACCESS_REVOKED"
+    bench.say(access_granted("alice", occurred_at=NOW + MICROSECOND))
+    accept_what_the_shipped_policy_asks_for(bench)
+    stricter = (
+        "# Past this many seconds no search is made: what cannot be audited is not done.\nmaximum_lag_s = 60",
+        "maximum_lag_s = 5",
+    )
+    bench.audited_within_s = 30.0
+    assert bench.listed(bench.request(0, "two")) == []
+    bench.meanwhile = [policy_activated("2027.1", NOW, stricter)]
+    (refused,) = bench.ask(bench.request(0, "three"))
+    assert isinstance(refused, ProbeRefused)
+    assert (refused.code, refused.policy_version) == ("AUDIT_BEHIND", "2027.1")
+
+
+def quality_override(request: ProbeSubmitted, **changes: Any) -> QualityOverrideGranted:
+    facts: dict[str, Any] = {
+        "event_id": uuid_named(request.image_sha256),
+        "occurred_at": NOW,
+        "actor": "user:bob",
+        "user_id": "bob",
+        "ori": request.ori,
+        "case_number": request.case_number,
+        "image_sha256": request.image_sha256,
+        "reason": "There is no other photo of the victim.",
+        "expires_at": NOW + timedelta(hours=1),
+        **changes,
+    }
+    return QualityOverrideGranted(**facts)
+
+
+def test_a_supervisor_can_let_a_poor_image_be_searched_and_the_list_says_so(bench: Bench) -> None:
+    bench.say(user_registered("bob", BOB.public_key, roles=("SUPERVISOR",)))
+    bench.say(access_granted("bob"))
+    bench.book("B-1", bench.capture(0, "a"))
+    poor, good = bench.request("face 0 4", "poor"), bench.request("face 0 9", "good")
+    assert bench.refused(poor) == "QUALITY_TOO_LOW"
+    bench.say(granted := quality_override(poor), BOB)
+    (issued,) = bench.ask(bench.request("face 0 4", "again"))
+    assert isinstance(issued, CandidateListIssued)
+    assert (issued.quality_override, issued.measurements) == (granted.event_id, {"unified_quality": 4.0})
+    assert bench.refused(bench.request("face 0 4", "elsewhere", case_number="2026-1")) == "QUALITY_TOO_LOW"
+    assert bench.refused(bench.request("face 0 3", "another")) == "QUALITY_TOO_LOW"
+    bench.say(quality_override(good), BOB)
+    (issued,) = bench.ask(good)
+    assert isinstance(issued, CandidateListIssued)
+    assert issued.quality_override is None, "it was not needed"
+    bench.now = granted.expires_at
+    assert bench.refused(bench.request("face 0 4", "late")) == "QUALITY_TOO_LOW"
+
+
+def test_what_the_models_cannot_use_no_supervisor_can_let_them_use(bench: Bench) -> None:
+    bench.say(user_registered("bob", BOB.public_key, roles=("SUPERVISOR",)))
+    bench.say(access_granted("bob"))
+    request = bench.request("a house")
+    bench.say(quality_override(request), BOB)
+    assert bench.refused(request) == "NO_FACE"
 
 
 def test_refusals_come_in_order_and_before_the_image_is_touched(bench: Bench) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import math
 import socket
 import time
 from typing import TYPE_CHECKING
@@ -59,6 +60,9 @@ def test_what_the_streams_say_is_counted_by_stage_outcome_and_code() -> None:
     telemetry.barrier(0.004, reached=True)
     telemetry.barrier(10.0, reached=False)
     telemetry.applied("gallery.templates.v1", {3: 17})
+    assert values(metrics)["leadstream_orders_behind_seconds",] == math.inf, "not known is not none"
+    telemetry.orders_behind(2.5)
+    telemetry.obeyed(0.4)
     seen = values(metrics)
     assert seen["leadstream_decided_total", "", "CandidateListIssued", "probes"] == 1
     assert seen["leadstream_decided_total", "NO_FACE", "ProbeRefused", "probes"] == 2
@@ -67,6 +71,8 @@ def test_what_the_streams_say_is_counted_by_stage_outcome_and_code() -> None:
     assert seen["leadstream_waiting", "bookings"] == 1
     assert (seen["leadstream_barrier_wait_seconds_count",], seen["leadstream_barrier_missed_total",]) == (2, 1)
     assert seen["leadstream_applied_offset", "3", "gallery.templates.v1"] == 17
+    assert seen["leadstream_orders_behind_seconds",] == 2.5
+    assert seen["leadstream_order_withdrawal_seconds_bucket", "0.5"] == 1
 
 
 def test_a_worker_shows_its_gallery_and_lags_as_of_the_moment_somebody_looks() -> None:

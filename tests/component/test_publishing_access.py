@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from importlib.resources import files
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,7 +14,7 @@ from connectors.access import AccessAdministration
 from connectors.signing_keys import SigningKey
 from processors.access import Directory, RetentionRequest, Standing
 from schemas.codec import decode_for, encode, topic_of
-from schemas.errors import UsageError
+from schemas.errors import ContractError, UsageError
 from schemas.events import CorrectiveEffect, CorrectiveOutcome, LoggedOn
 from schemas.keys import key_of
 from schemas.records import LogRecord
@@ -135,6 +136,23 @@ def test_a_user_with_a_key_of_their_own_logs_on(administration: AccessAdministra
     (logged_on,) = registry.said
     assert isinstance(logged_on, LoggedOn)
     assert (logged_on.user_id, logged_on.method, logged_on.publisher_id) == ("jdoe", "OWN_KEY", None)
+
+
+def test_a_policy_holds_from_the_instant_on_that_its_activation_names(
+    administration: AccessAdministration, directory: Directory
+) -> None:
+    document = files("infra").joinpath("policy", "default.toml").read_text(encoding="utf-8")
+    administration.activate_policy(document=document)
+    later = document.replace('version = "2026.3"', 'version = "2027.1"', 1)
+    administration.activate_policy(document=later, effective_from=AT + timedelta(days=1))
+    assert [(since, policy.version) for since, policy in directory.policies] == [
+        (AT, "2026.3"),
+        (AT + timedelta(days=1), "2027.1"),
+    ]
+    with pytest.raises(UsageError, match="before it is activated"):
+        administration.activate_policy(document=later, effective_from=AT - timedelta(microseconds=1))
+    with pytest.raises(ContractError, match="agencies"):
+        administration.activate_policy(document=document.replace("[agencies.DEFAULT]", "[agencies.SHERIFF]"))
 
 
 @pytest.mark.parametrize(

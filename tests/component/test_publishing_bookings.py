@@ -20,7 +20,7 @@ from connectors.probes import ProbeClient
 from connectors.publishing import SignedPublisher
 from connectors.signing_keys import SigningKey
 from schemas.errors import DomainFault, UsageError
-from schemas.events import CaptureKind, Logon, Pose
+from schemas.events import BulkLoadProvenance, CaptureKind, Logon, Pose
 from schemas.keys import booking_key
 
 if TYPE_CHECKING:
@@ -127,6 +127,14 @@ def test_a_correction_is_another_event_and_leaves_the_other_captures_what_they_a
     assert other_sid.event_id != first.event_id
 
 
+def test_where_the_photos_of_a_bulk_load_come_from_is_part_of_what_is_signed(bookings: BookingPublisher) -> None:
+    stated = BulkLoadProvenance(load_id=GIVEN_ID, origin="Old jail system", stated_by="Records", statement="Scans")
+    facts = {**BOOKING, "booking_number": "of a bulk load"}
+    booking, plain = bookings.store_booking(**facts, provenance=stated), bookings.store_booking(**facts)
+    assert (booking.provenance, plain.provenance) == (stated, None)
+    assert booking.event_id != plain.event_id
+
+
 def test_ids_that_the_caller_gives_are_kept(bookings: BookingPublisher) -> None:
     event_id, capture_id = uuid4(), uuid4()
     booking = bookings.store_booking(
@@ -181,6 +189,7 @@ ORDER: dict[str, Any] = {
     ("changed", "says"),
     [
         ({"order": "shred"}, "seal, expunge, unseal"),
+        ({"effect": "forget"}, "withdraw-and-mask, withdraw, lift, lift-and-re-enrol"),
         ({"statute": " "}, "statute"),
         ({"court": ""}, "court"),
         ({"order_number": ""}, "order_number"),

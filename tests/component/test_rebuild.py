@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from builders import JAIL, NOW, ORI, POLICY, booking_recorded, capture, signed, unsigned, uuid_named
+from builders import JAIL, NOW, ORI, POLICY, booking_recorded, capture, record_order, signed, unsigned, uuid_named
 
 from processors.extraction import ExtractedFace
 from processors.refusals import Refusal, RefusalCode
 from processors.templates import template_to_bytes, to_template
 from schemas.codec import decode, encode
 from schemas.errors import DomainFault, IntegrityError, TransientError
-from schemas.events import EnrolledCapture, TemplatesEnrolled, TemplatesWithdrawn, WithdrawalCause
+from schemas.events import EnrolledCapture, OrderKind, TemplatesEnrolled, TemplatesWithdrawn, WithdrawalCause
 from schemas.keys import key_of, partition_of
 from schemas.positions import SourcePosition
 from schemas.topics import BOOKING_EVENTS, GALLERY, TOPICS
@@ -101,10 +101,11 @@ class World:
 
     # What was booked.
 
-    def enrolled(self, number: str, photo: str = "somebody") -> None:
+    def enrolled(self, number: str, photo: str = "somebody") -> SourcePosition:
         booking = booking_recorded(number, captures=(capture("a", reference=photo),))
         source = self.put(BOOKING_EVENTS, signed(booking, JAIL, offset=0))
         self.put(GALLERY, unsigned(templates(number, source), offset=0))
+        return source
 
     def withdrawn(self, number: str, cause: WithdrawalCause) -> None:
         source = self.put(BOOKING_EVENTS, signed(booking_recorded(number), JAIL, offset=0))
@@ -179,6 +180,23 @@ def test_only_what_counts_is_made(world: World) -> None:
     world.withdrawn("B-1", WithdrawalCause.SEALED)
     tally = built(world)
     assert (tally.enrolled, tally.withdrawn, world.extracted) == (0, 1, [])
+
+
+def test_what_an_unseal_enrolled_again_is_made_from_the_booking_behind_it(world: World) -> None:
+    """And a seal carries on which booking that is, for the unseal that comes after the change of packs."""
+    for number in ("B-1", "B-2"):
+        booked = world.enrolled(number, f"photo of {number}")
+        unseal = world.put(BOOKING_EVENTS, signed(record_order(OrderKind.UNSEAL, number), JAIL, offset=0))
+        again = replace(templates(number, unseal), booking_offset=booked.offset)
+        world.put(GALLERY, unsigned(again, offset=0))
+    seal = world.put(BOOKING_EVENTS, signed(record_order(OrderKind.SEAL, "B-2"), JAIL, offset=0))
+    sealed = TemplatesWithdrawn(**facts("B-2", seal), cause=WithdrawalCause.SEALED, booking_offset=booked.offset)
+    world.put(GALLERY, unsigned(sealed, offset=0))
+    tally = built(world)
+    assert (tally.enrolled, tally.withdrawn, world.extracted) == (1, 1, [b"photo of B-1"])
+    made: list[Any] = [decode(record.value) for log in world.topics[TARGET] for record in log]
+    assert all(event.booking_offset < event.source.offset for event in made)
+    assert {event.booking_number: event.booking_offset for event in made}["B-2"] == booked.offset
 
 
 def test_what_workers_wrote_beside_it_and_is_newer_stays_in_force(world: World) -> None:

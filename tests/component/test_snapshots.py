@@ -11,8 +11,9 @@ from builders import ROOT
 from structlog.testing import capture_logs
 from test_replica import DIMENSION, FACES, MODEL, SEALED, LogInMemory, NoExtractor, gallery_record
 
-from connectors.faiss_gallery import FaissGallery
+from connectors.faiss_gallery import FaissGallery, Sizes
 from processors.access import Directory
+from schemas.codec import decode
 from schemas.errors import IntegrityError, TransientError
 from schemas.keys import booking_key
 from schemas.topics import GALLERY
@@ -40,7 +41,15 @@ class Worker:
     """A replica and its snapshots, as a start of a worker makes them."""
 
     def __init__(
-        self, folder: Path, *, model: str = MODEL, cluster_id: str = "this one", end: int = 5, begins: int = 0
+        self,
+        folder: Path,
+        *,
+        model: str = MODEL,
+        cluster_id: str = "this one",
+        end: int = 5,
+        begins: int = 0,
+        every_s: float = 3600.0,
+        sizes: Sizes | None = None,
     ) -> None:
         self.log: Any = LogInMemory()
         self.compacted: set[int] = set()
@@ -50,13 +59,13 @@ class Worker:
         self.log.ends[GALLERY, 0] = end
         self.generation = Generation(
             topic=GALLERY,
-            gallery=FaissGallery(dimension=DIMENSION, model_digest=model),
+            gallery=FaissGallery(dimension=DIMENSION, model_digest=model, sizes=sizes),
             extractor=NoExtractor(),
             dimension=DIMENSION,
             threshold_of=lambda _: 0.5,
         )
         self.replica = Replica(generations=[self.generation], directory=Directory(ROOT.public_key), kafka=self.log)
-        self.snapshots: Any = Snapshots(self.replica, self.log, folder, every_s=3600)
+        self.snapshots: Any = Snapshots(self.replica, self.log, folder, every_s=every_s, withdrawn_kept_s=every_s)
 
     def record_at(self, topic: str, partition: int, offset: int) -> LogRecord:
         assert (topic, partition) == (GALLERY, 0)
@@ -231,3 +240,33 @@ def test_the_snapshot_of_a_generation_that_is_kept_no_more_is_removed(tmp_path: 
     second.replica.directory.removed_generations.add(GALLERY)
     second.saves()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_was_withdrawn_leaves_the_snapshots_of_a_worker_that_runs(tmp_path: Path) -> None:
+    """In every file: the segment that held it is made anew, and the old one is removed."""
+    worker = Worker(tmp_path, every_s=0.01, sizes=Sizes(withdrawn_share=1.1))
+    worker.starts()
+    worker.applies(RECORDS[:2])
+    worker.saves()
+    enrolled: Any = decode(RECORDS[0].value)
+    template = enrolled.captures[0].template
+
+    def is_there() -> bool:
+        try:
+            return any(template in path.read_bytes() for path in (tmp_path / GALLERY).iterdir())
+        except FileNotFoundError:
+            return True  # It was removed while they were read; look again.
+
+    assert is_there()
+    worker.applies(RECORDS[2:3])
+    worker.saves()
+    assert is_there(), "it is only filtered out"
+
+    async def run_until_gone() -> None:
+        async with asyncio.timeout(60), worker.snapshots:
+            while is_there():  # noqa: ASYNC110 - a folder sends no events
+                await asyncio.sleep(0.01)
+
+    asyncio.run(run_until_gone())
+    second = Worker(tmp_path)
+    assert (second.starts(), second.begun_at, second.generation.gallery.templates) == ([], 3, 1)

@@ -79,6 +79,7 @@ from schemas.events import (
     BookingProcessed,
     BookingRecorded,
     CandidateListIssued,
+    OrderEffect,
     OrderKind,
     ProbeRefused,
     ProbeSubmitted,
@@ -138,8 +139,20 @@ PEOPLE: tuple[tuple[Event, SigningKey], ...] = (
     (user_registered("carol", CAROL.public_key, roles=("ADMINISTRATOR", "SUBMITTER")), ROOT),
 )
 ACTS = ("grant", "grant", "restrict", "revoke", "train", "train", "accept")
-WORDS = (*["book"] * 8, *["book without a photo"] * 2, *["seal"] * 3, *["unseal"] * 4, "expunge")
-ORDERS = {"seal": OrderKind.SEAL, "unseal": OrderKind.UNSEAL, "expunge": OrderKind.EXPUNGE}
+WORDS = (
+    *["book"] * 8,
+    *["book without a photo"] * 2,
+    *["seal"] * 3,
+    *["unseal"] * 4,
+    *["unseal and enrol"] * 3,
+    "expunge",
+)
+ORDERS = {
+    "seal": (OrderKind.SEAL, None),
+    "unseal": (OrderKind.UNSEAL, OrderEffect.LIFT),
+    "unseal and enrol": (OrderKind.UNSEAL, OrderEffect.LIFT_AND_RE_ENROL),
+    "expunge": (OrderKind.EXPUNGE, None),
+}
 BARRING = (WithdrawalCause.SEALED, WithdrawalCause.EXPUNGED)
 FOLLOWED = (GALLERY, ACCESS)
 MODEL = "ab" * 32
@@ -192,7 +205,8 @@ said = cache(signed)
 @cache
 def booking_event(word: str, booking: str, at: datetime) -> Event:
     if word in ORDERS:
-        return record_order(ORDERS[word], booking, occurred_at=at)
+        kind, effect = ORDERS[word]
+        return record_order(kind, booking, occurred_at=at, effect=effect)
     photos = (capture(f"{booking} {at}"),) if word == "book" else ()
     return booking_recorded(booking, captures=photos, occurred_at=at)
 
@@ -548,9 +562,13 @@ class World(RuleBasedStateMachine):
 
     def law_before(self, key: str, partition: int, stop: int) -> Law | None:
         law: Law | None = None
+        booked: tuple[UUID, ...] = ()
+        """The captures of the last BookingRecorded that counted."""
         for offset, event in enumerate(self.kafka.events[BOOKING_EVENTS, partition][:stop]):
             if key_of(event) == key.encode():
-                law = _after(law, offset, event)
+                law = _after(law, booked, offset, event)
+                if law is not None and law.offset == offset and isinstance(event, BookingRecorded):
+                    booked = law.captures
         return law
 
     def law_of_entry(self, replica: Replica, key: str) -> Law | None:
@@ -819,7 +837,7 @@ class World(RuleBasedStateMachine):
         self.known = {}
         context = Context(
             replica=self.replica,
-            policy=POLICY,
+            own_policy=POLICY,
             attempts=SimpleNamespace(attempt=lambda _position, _number: nullcontext()),
             pool=self.pool,
             searches=SearchQueue(self.pool),
@@ -828,6 +846,7 @@ class World(RuleBasedStateMachine):
             clock=lambda: self.kafka.now,
             barrier_limit_s=barrier_limit_s,
             is_audited_within=always,
+            are_orders_obeyed_within=always,
         )
         worker._bookings, worker._probes = Bookings(context), Probes(context)
         self.worker = worker
@@ -857,7 +876,7 @@ class World(RuleBasedStateMachine):
             assert [(row.offset, row.wire_sha256) for row in rows] == self.kafka.digests[place][: len(rows)]
 
 
-def _after(law: Law | None, offset: int, event: Event) -> Law | None:
+def _after(law: Law | None, booked: tuple[UUID, ...], offset: int, event: Event) -> Law | None:
     """Return what holds for a booking after one more word of the jail."""
     at = event.occurred_at
     cause, captures = None, ()
@@ -867,9 +886,13 @@ def _after(law: Law | None, offset: int, event: Event) -> Law | None:
         captures = tuple(photo.capture_id for photo in event.captures)
         cause = None if captures else WithdrawalCause.NO_USABLE_CAPTURE
     elif event.order is OrderKind.UNSEAL:
-        if law is None or law.cause is not WithdrawalCause.SEALED or at <= law.said_at:
+        is_sealed = law is not None and law.cause is WithdrawalCause.SEALED and at > law.said_at
+        enrols_again = event.effect is OrderEffect.LIFT_AND_RE_ENROL
+        was_lifted = law is not None and law.cause is WithdrawalCause.ORDER_LIFTED and at >= law.said_at
+        if not is_sealed and not (enrols_again and was_lifted):
             return law
-        cause = WithdrawalCause.ORDER_LIFTED
+        captures = booked if enrols_again else ()
+        cause = None if captures else WithdrawalCause.ORDER_LIFTED
     elif law and law.cause is WithdrawalCause.EXPUNGED and event.order is OrderKind.SEAL:
         return law
     else:

@@ -325,7 +325,9 @@ def test_status_is_well_while_all_runs_and_says_what_is_away_when_not(
         return seen if seen["well"] and lags == [0, 0, 0] and seen["audit_lag_records"] == 0 else None
 
     seen = until(settled, "nothing is behind")
-    assert {role["name"]: role["state"] for role in seen["roles"]} == {"sink": "ready", "worker-1": "ready"}
+    states = {"clerk": "ready", "sink": "ready", "worker-1": "ready"}
+    assert {role["name"]: role["state"] for role in seen["roles"]} == states
+    assert seen["orders_behind_s"] < LIMIT_S, "G5: how long an order may have waited is known"
     assert seen["dead_letters_open"] == sum(seen["dead_letters_by_code"].values())
     code, printed, said = until(lambda: well if (well := operator.types("status"))[0] == DONE else None, "well again")
     assert "All is well." in said
@@ -334,7 +336,7 @@ def test_status_is_well_while_all_runs_and_says_what_is_away_when_not(
     system.children.pop("worker-1").kill()
     code, seen = operator.asks("status")
     assert code == AWAY
-    assert {role["name"]: role["state"] for role in seen["roles"]} == {"sink": "ready", "worker-1": "gone"}
+    assert {role["name"]: role["state"] for role in seen["roles"]} == {**states, "worker-1": "gone"}
     assert any("worker-1" in line for line in seen["away"])
 
 

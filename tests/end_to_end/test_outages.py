@@ -203,9 +203,13 @@ def test_while_the_audit_trail_is_away_no_search_is_made_and_bookings_go_on(
 
 def strict_about_the_audit(folder: Path) -> Path:
     shipped = files("infra").joinpath("policy", "default.toml").read_text(encoding="utf-8")
-    assert shipped.count("maximum_lag_s = 60") == 1
+    asked = (
+        "[audit]\n# Past this many seconds no search is made: what cannot be audited is not done.\nmaximum_lag_s = 60\n"
+    )
+    assert shipped.count(asked) == 1
+    strict = shipped.replace(asked, f"[audit]\nmaximum_lag_s = {AUDIT_LIMIT_S}\n")
     policy = folder / "policy.toml"
-    policy.write_text(shipped.replace("maximum_lag_s = 60", f"maximum_lag_s = {AUDIT_LIMIT_S}"), encoding="utf-8")
+    policy.write_text(strict, encoding="utf-8")
     return policy
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import pytest
@@ -14,7 +14,7 @@ from confluent_kafka import Producer
 from connectors.bookings import Fingerprint, Photo
 from connectors.kafka_log import KafkaLog
 from connectors.signing_keys import SigningKey
-from infra import wiring
+from infra import cli, wiring
 from schemas.codec import decode, encode
 from schemas.events import BookingOutcome, CandidateListIssued, DeadLetter, ProbeRefused, ProbeSubmitted
 from schemas.keys import booking_key, key_of, partition_of
@@ -174,6 +174,46 @@ def test_an_unseal_that_somebody_kept_and_sends_again_lifts_no_later_seal(
     sql = "SELECT count() FROM audit.events WHERE topic = {topic:String} AND payload LIKE '%STALE_EVENT%'"
     bureau.audited()
     assert bureau.audit(sql, topic=BOOKING_OUTCOMES) == [(1,)]
+
+
+def test_a_clerk_of_the_jail_seals_unseals_and_lists_at_the_terminal(
+    bureau: Bureau, photos: dict[str, bytes], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """G5: an unseal enrols again where its effect and its statute say so; an order without a booking is told apart."""
+    book(bureau, "TYPED-C", photos["C1"], sid="TYPED-C")
+    data = ["--data", str(bureau.settings.data), "--json"]
+
+    def types(kind: str, *words: str, booking: str = "TYPED-C", statute: str = "CA PC 851.91") -> tuple[int, Any]:
+        capsys.readouterr()
+        order = ["--ori", ORI, "--booking-number", booking, "--statute", statute, "--court", "Superior Court"]
+        code = cli.run(["order", kind, *order, "--number", f"{booking} {kind}", *words, *data])
+        return code, json.loads(capsys.readouterr().out or "null")
+
+    code, answer = types("seal", "--effect", "withdraw")
+    assert (code, answer["outcome"], answer["effect"]) == (0, "WITHDRAWN", "WITHDRAW_AND_MASK")
+    assert (answer["code"], answer["rule"]) == ("EFFECT_REDUCED", "orders.effect")
+    with bureau.investigator() as investigator:
+        assert "sid:TYPED-C" not in {each.person for each in issued(investigator, photos["C2"]).candidates}
+        code, answer = types("unseal", "--effect", "lift-and-re-enrol", statute="CA PC 851.8")
+        assert (code, answer["code"]) == (1, "STATUTE_NOT_ALLOWED")
+        code, answer = types("unseal", "--effect", "lift-and-re-enrol")
+        assert (code, answer["outcome"], answer["code"]) == (0, "ORDER_LIFTED", None)
+        assert [capture["disposition"] for capture in answer["captures"]] == ["ENROLLED", "STORED"]
+        assert issued(investigator, photos["C2"]).candidates[0].person == "sid:TYPED-C"
+    code, answer = types("seal", booking="TYPED-NOBODY")
+    assert (code, answer["outcome"], answer["code"]) == (0, "WITHDRAWN", "BOOKING_UNKNOWN")
+    assert types("seal", "--effect", "forget") == (2, None)
+
+    def listed(*words: str) -> dict[str, Any]:
+        capsys.readouterr()
+        assert cli.run(["order", "list", *words, *data]) == 0
+        return {each["order_number"]: each for each in json.loads(capsys.readouterr().out)}
+
+    until(lambda: "TYPED-NOBODY seal" in listed("--parked"), "the order without a booking is listed")
+    assert "TYPED-C seal" not in listed("--parked")
+    orders = listed()
+    assert 0 <= orders["TYPED-C seal"]["seconds"] < LIMIT_S
+    assert orders["TYPED-C unseal"]["booking_number"] == "TYPED-C", "shown again since the unseal"
 
 
 def test_an_expunged_bookings_photo_cannot_be_read_again(bureau: Bureau, photos: dict[str, bytes]) -> None:

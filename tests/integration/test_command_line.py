@@ -28,6 +28,8 @@ def data(tmp_path: Path) -> Path:
         ["probe", "photo.jpg", "--user", "x"],
         ["audit", "query"],
         ["user", "register", "x"],
+        ["user", "corrective-action", "open", "x", "--effect", "FINE"],
+        ["user", "override", "--as", "x"],
     ],
 )
 def test_wrong_words_are_a_usage_error_with_the_usage_shown(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import timedelta
-from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +12,7 @@ from builders import MICROSECOND, NOW, ORI, POLICY, YEAR, booking_recorded, capt
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from processors import enrolment
+from processors import enrolment, orders
 from processors.enrolment import CLOCK_TOLERANCE
 from processors.extraction import ExtractedFace
 from processors.gallery import BARRING, Entry, GalleryLedger
@@ -37,7 +36,7 @@ from schemas.topics import BOOKING_EVENTS, GALLERY
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from schemas.events import BookingRecorded
+    from schemas.events import BookingProcessed, BookingRecorded
 
 AT = SourcePosition(topic=BOOKING_EVENTS, partition=3, offset=17)
 MODEL = "ab" * 32
@@ -148,57 +147,21 @@ def test_every_answer_can_be_written_and_read_back() -> None:
         assert decode(encode(event)) == event
 
 
-# Court orders.
+# Court orders; what follows from one is in test_orders.py.
 
-NONE = None
 SEALED, EXPUNGED = WithdrawalCause.SEALED, WithdrawalCause.EXPUNGED
 LIFTED = WithdrawalCause.ORDER_LIFTED
 
 
-@pytest.mark.parametrize(
-    ("order", "barred_by", "cause", "outcome", "code"),
-    [
-        (OrderKind.SEAL, NONE, SEALED, BookingOutcome.WITHDRAWN, None),
-        (OrderKind.SEAL, SEALED, SEALED, BookingOutcome.WITHDRAWN, None),
-        (OrderKind.SEAL, EXPUNGED, None, BookingOutcome.REFUSED, RefusalCode.RECORD_EXPUNGED),
-        (OrderKind.EXPUNGE, NONE, EXPUNGED, BookingOutcome.WITHDRAWN, None),
-        (OrderKind.EXPUNGE, SEALED, EXPUNGED, BookingOutcome.WITHDRAWN, None),
-        (OrderKind.EXPUNGE, EXPUNGED, EXPUNGED, BookingOutcome.WITHDRAWN, None),
-        # An unseal that is sent twice, or of nothing, must not take an enrolled booking out of the gallery.
-        (OrderKind.UNSEAL, NONE, None, BookingOutcome.ORDER_LIFTED, None),
-        (OrderKind.UNSEAL, SEALED, LIFTED, BookingOutcome.ORDER_LIFTED, None),
-        (OrderKind.UNSEAL, EXPUNGED, None, BookingOutcome.REFUSED, RefusalCode.RECORD_EXPUNGED),
-    ],
-)
-def test_a_seal_can_be_lifted_and_an_expungement_never(
-    order: OrderKind,
-    barred_by: WithdrawalCause | None,
-    cause: WithdrawalCause | None,
-    outcome: BookingOutcome,
-    code: RefusalCode | None,
-) -> None:
-    event = record_order(order)
-    withdrawal, answer = enrolment.obey(event, AT, counting(barred_by), NOW)
-    assert (withdrawal.cause if withdrawal else None) is cause
-    assert (answer.outcome, answer.code) == (outcome, code)
-    if withdrawal:
-        assert (withdrawal.order_event_id, withdrawal.source) == (event.event_id, AT)
+def obey(
+    order: RecordOrderReceived, position: SourcePosition, before: Entry | None, at: datetime
+) -> tuple[TemplatesWithdrawn | None, BookingProcessed]:
+    decision = orders.obey(order, position, counting=before, booking_offset=7, policy=POLICY, at=at)
+    return decision.withdrawal, decision.answer
 
 
-@pytest.mark.parametrize("before", [None, *(counting(cause) for cause in sorted(set(WithdrawalCause) - BARRING))])
-def test_only_a_seal_and_an_expungement_bar_anything(before: Entry | None) -> None:
-    withdrawal, answer = enrolment.obey(record_order(OrderKind.UNSEAL), AT, before, NOW)
-    assert (withdrawal, answer.outcome) == (None, BookingOutcome.ORDER_LIFTED)
-    withdrawal, answer = enrolment.obey(record_order(OrderKind.SEAL), AT, before, NOW)
-    assert withdrawal is not None
-    assert (withdrawal.cause, answer.outcome) == (SEALED, BookingOutcome.WITHDRAWN)
-
-
-def test_every_order_under_every_bar_is_answered() -> None:
-    assert set(enrolment._REFUSAL_OF_CAUSE) == {SEALED, EXPUNGED}
-    for order, barred_by in product(OrderKind, (None, SEALED, EXPUNGED)):
-        _, answer = enrolment.obey(record_order(order), AT, counting(barred_by), NOW + MICROSECOND)
-        assert (answer.source, answer.occurred_at) == (AT, NOW + MICROSECOND)
+def test_every_bar_has_its_words() -> None:
+    assert set(enrolment._REFUSAL_OF_CAUSE) == BARRING
 
 
 @pytest.mark.parametrize("cause", [SEALED, EXPUNGED])
@@ -266,7 +229,7 @@ def test_a_seal_is_obeyed_however_old_or_new_its_time_is(order: OrderKind, said:
     """G5: to withdraw too much harms nobody."""
     event, before = record_order(order, occurred_at=said), counting(None, NOW)
     assert refusal_code(event, before) is None
-    withdrawal, answer = enrolment.obey(event, AT, before, NOW)
+    withdrawal, answer = obey(event, AT, before, NOW)
     assert withdrawal is not None
     assert (withdrawal.cause in BARRING, answer.outcome) == (True, BookingOutcome.WITHDRAWN)
     # Neither does its time open the way for what was said before, nor close it for what will be said after.
@@ -298,11 +261,11 @@ def test_an_unseal_lifts_no_later_seal_whatever_the_clocks_of_both_said(
 ) -> None:
     """G5: else whoever kept the unseal could lift the second seal as soon as the unseal's time is past."""
     unseal = record_order(OrderKind.UNSEAL, occurred_at=NOW + ahead)
-    lifted, _ = enrolment.obey(unseal, AT, counting(SEALED, NOW - MICROSECOND), NOW)
+    lifted, _ = obey(unseal, AT, counting(SEALED, NOW - MICROSECOND), NOW)
     assert lifted is not None
     at = NOW + max(sealed_after, timedelta(0))
     second = record_order(OrderKind.SEAL, occurred_at=NOW + sealed_after)
-    sealed, _ = enrolment.obey(second, AT, counting(LIFTED, lifted.source_said_at), at)
+    sealed, _ = obey(second, AT, counting(LIFTED, lifted.source_said_at), at)
     assert sealed is not None
     before = counting(SEALED, sealed.source_said_at)
     for later in (at, at + CLOCK_TOLERANCE, at + YEAR):
@@ -337,7 +300,7 @@ def test_nothing_that_is_sent_again_lifts_a_second_seal_and_the_time_said_never_
             continue
         record: TemplatesEnrolled | TemplatesWithdrawn | None
         if isinstance(event, RecordOrderReceived):
-            record, _ = enrolment.obey(event, position, before, at)
+            record, _ = obey(event, position, before, at)
         elif ledger.barred_by(key):
             continue
         else:
@@ -350,36 +313,6 @@ def test_nothing_that_is_sent_again_lifts_a_second_seal_and_the_time_said_never_
         assert before is None or record.source_said_at >= before.said_at
         assert record.source_said_at <= at + CLOCK_TOLERANCE
         ledger.judge(record, SourcePosition(topic=GALLERY, partition=3, offset=offset))
-
-
-# What compaction took.
-
-
-@pytest.mark.parametrize("cause", WithdrawalCause)
-def test_a_withdrawal_that_is_made_anew_says_what_the_lost_one_said(cause: WithdrawalCause) -> None:
-    """G5."""
-    position = SourcePosition(topic=GALLERY, partition=3, offset=5)
-    lost = TemplatesWithdrawn(
-        event_id=derived_id(AT, "templates"),
-        occurred_at=NOW,
-        actor=enrolment.ACTOR,
-        ori=ORI,
-        booking_number="B-1",
-        cause=cause,
-        source=AT,
-        source_said_at=NOW - MICROSECOND,
-    )
-    ledger = GalleryLedger()
-    ledger.judge(lost, position)
-    entry = ledger.entry(f"{ORI}/B-1")
-    assert entry is not None
-    again = enrolment.withdrawal_again(ORI, "B-1", entry, NOW + YEAR)
-    assert again == replace(lost, occurred_at=NOW + YEAR)
-    assert decode(encode(again)) == again
-
-
-def test_templates_that_are_lost_cannot_be_made_anew() -> None:
-    assert enrolment.withdrawal_again(ORI, "B-1", counting(None), NOW) is None
 
 
 def test_what_became_a_dead_letter_is_answered_with_the_reason() -> None:

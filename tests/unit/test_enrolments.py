@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections import Counter
 from dataclasses import replace
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import fastavro
 import numpy as np
 import pytest
 from builders import uuid_named
@@ -19,8 +21,8 @@ from hypothesis import strategies as st
 import schemas
 from processors.enrolments import Enrolments, read_enrolments
 from processors.templates import UNIT_TOLERANCE, are_templates, template_from_bytes, template_to_bytes, to_template
-from schemas.avro_schemas import CURRENT_VERSIONS
-from schemas.codec import decode, decode_as_written, encode
+from schemas.avro_schemas import ALL_VERSIONS, CURRENT_VERSIONS, SchemaVersion
+from schemas.codec import SINGLE_OBJECT, decode, decode_as_written, encode
 from schemas.errors import ContractError
 from schemas.events import EnrolledCapture, TemplatesEnrolled
 from schemas.instants import to_micros
@@ -68,6 +70,7 @@ enrolments = st.builds(
     ),
     source_said_at=instants,
     synthetic=st.booleans(),
+    booking_offset=st.one_of(st.none(), st.integers(0, 2**63 - 1)),
 )
 
 
@@ -185,6 +188,7 @@ def test_a_record_with_any_byte_altered_says_what_decoding_says_or_nothing(at: i
         {"sid": None},
         {"sid": ""},
         {"synthetic": True},
+        {"booking_offset": 42},
         {"booking_number": "a/b"},
         {"occurred_at": datetime.min.replace(tzinfo=UTC), "source_said_at": datetime.max.replace(tzinfo=UTC)},
         {"source": SourcePosition(topic=BOOKING_EVENTS, partition=2**31 - 1, offset=2**62 - 1)},
@@ -218,6 +222,14 @@ def test_what_workers_write_is_read_as_columns(changes: dict[str, Any]) -> None:
 def test_what_is_unusual_is_left_to_decoding_and_so_is_nothing_else(changes: dict[str, Any]) -> None:
     values: list[bytes | None] = [encode(usual(0)), encode(usual(1, **changes)), encode(usual(2))]
     assert set(said_by(read(values))) == {0, 2}
+
+
+@pytest.mark.parametrize("version", [each for each in ALL_VERSIONS if each.name == TemplatesEnrolled.AVRO_NAME])
+def test_what_workers_of_an_older_version_wrote_is_read_as_columns(version: SchemaVersion) -> None:
+    body = io.BytesIO()
+    fastavro.schemaless_writer(body, version.parsed, usual(1).to_record())
+    value = SINGLE_OBJECT + version.fingerprint + body.getvalue()
+    assert said_by(read([value])) == {0: said_by_decoding(value)}
 
 
 def test_a_number_that_is_written_longer_than_need_be_is_the_same_number() -> None:
@@ -259,7 +271,7 @@ def test_a_layout_has_every_value_where_the_codec_reads_it(name: str) -> None:
     layout = layout_of(payload, written.version.schema, start=HEADER_BYTES)
     if layout is None:
         # Maps, fixed values and names that stand for what was said before are read by the codec alone.
-        assert name != "TemplatesEnrolled.v1.json"
+        assert not name.startswith("TemplatesEnrolled")
         return
     record = np.frombuffer(payload, dtype=np.uint8)[np.newaxis]
     assert layout.fits(record).all()
@@ -279,12 +291,13 @@ def test_a_layout_has_every_value_where_the_codec_reads_it(name: str) -> None:
             assert found == (value if isinstance(value, bytes) else str(value).encode())
 
 
-def test_the_golden_enrolment_is_a_usual_one() -> None:
-    payload = PAYLOADS["TemplatesEnrolled.v1.json"]
+@pytest.mark.parametrize("name", [name for name in PAYLOADS if name.startswith("TemplatesEnrolled")])
+def test_the_golden_enrolment_of_every_version_is_a_usual_one(name: str) -> None:
+    payload = PAYLOADS[name]
     event = decode(payload)
     assert isinstance(event, TemplatesEnrolled)
     dimension = len(event.captures[0].template) // 2
-    layout = layout_of(payload, SCHEMA, start=HEADER_BYTES)
+    layout = layout_of(payload, decode_as_written(payload).version.schema, start=HEADER_BYTES)
     assert layout is not None
     assert layout.counts == {"captures": len(event.captures)}
     found = read_enrolments([payload], model_digest=event.model_digest, dimension=dimension, fewest=1)

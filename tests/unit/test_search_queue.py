@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from schemas.errors import ContractError
+from schemas.events import Consolidation
 from streams.search_queue import SearchQueue
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 
 LIMIT_S = 30
+BEST, FUSED = Consolidation.BEST_CAPTURE, Consolidation.FUSED_CAPTURES
 
 
 class CountingGallery:
@@ -27,10 +29,14 @@ class CountingGallery:
 
     def __init__(self) -> None:
         self.batches: list[int] = []
+        self.consolidations: list[Consolidation] = []
         self.began, self.may_go_on = threading.Event(), threading.Event()
 
-    def search_batch(self, templates: npt.NDArray[np.float32], lengths: Sequence[int], /) -> list[Any]:
+    def search_batch(
+        self, templates: npt.NDArray[np.float32], lengths: Sequence[int], consolidation: Consolidation, /
+    ) -> list[Any]:
         self.batches.append(len(templates))
+        self.consolidations.append(consolidation)
         self.began.set()
         assert self.may_go_on.wait(LIMIT_S)
         if any(template[0] < 0 for template in templates):
@@ -38,8 +44,8 @@ class CountingGallery:
         return [(float(template[0]), length) for template, length in zip(templates, lengths, strict=True)]
 
 
-async def ask(queue: SearchQueue, gallery: Any, number: float) -> Any:
-    return await queue.search(gallery, np.array([number], dtype=np.float32), int(number))
+async def ask(queue: SearchQueue, gallery: Any, number: float, consolidation: Consolidation = BEST) -> Any:
+    return await queue.search(gallery, np.array([number], dtype=np.float32), int(number), consolidation)
 
 
 def test_what_comes_while_a_batch_runs_is_the_next_batch() -> None:
@@ -59,6 +65,19 @@ def test_what_comes_while_a_batch_runs_is_the_next_batch() -> None:
         assert gallery.batches == [1, 4], "who gave up is not searched for"
         assert other.batches == [1], "two galleries are never one batch"
         assert [result for n, result in enumerate(results) if n != 3] == [(n, n) for n in (0, 1, 2, 4, 5, 6)]
+
+    asyncio.run(run())
+
+
+def test_searches_under_policies_that_consolidate_otherwise_are_never_one_batch() -> None:
+    async def run() -> None:
+        gallery = CountingGallery()
+        gallery.may_go_on.set()
+        with ThreadPoolExecutor(1) as executor:
+            queue = SearchQueue(executor)
+            asked = [ask(queue, gallery, number, how) for number, how in enumerate((BEST, FUSED, BEST))]
+            assert await asyncio.gather(*asked) == [(0, 0), (1, 1), (2, 2)]
+        assert list(zip(gallery.batches, gallery.consolidations, strict=True)) == [(2, BEST), (1, FUSED)]
 
     asyncio.run(run())
 
