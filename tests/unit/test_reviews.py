@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from itertools import product
+from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -446,6 +447,15 @@ def test_without_any_one_rule_some_row_comes_out_differently(
     left = tuple(rule for place, rule in enumerate(RULES[kind]) if place != number)
     monkeypatch.setattr(reviews, "RULES", MappingProxyType({**RULES, kind: left}))
     assert any(row.judged() != (row.code, row.rule) for row in ROWS if isinstance(row.event, kind))
+
+
+def test_the_page_explains_every_rule_with_its_codes() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "policy.md").read_text(encoding="utf-8")
+    lines = {line.split("`")[1]: line for line in page.splitlines() if line.startswith("| `reviews.")}
+    rules = {rule.name: rule for kind in RULES.values() for rule in kind if rule.name.startswith("reviews.")}
+    assert lines.keys() == {"reviews.roles", *rules}
+    for name, rule in rules.items():
+        assert all(f"`{code}`" in lines[name] for code in rule.codes), name
 
 
 @pytest.mark.parametrize(("first", "second"), list(product(C, C)))
