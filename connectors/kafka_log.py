@@ -169,19 +169,37 @@ class KafkaLog:
         Raises:
             TransientError: Kafka does not deliver.
         """
-        tail = self.tail({(topic, partition): start})
+        return self.read_all({(topic, partition): start}, {(topic, partition): stop})
+
+    def read_all(
+        self, start: Mapping[tuple[str, int], int], stop: Mapping[tuple[str, int], int]
+    ) -> Iterator[LogRecord]:
+        """Yield the records of [start, stop) of several partitions, side by side.
+
+        Raises:
+            TransientError: Kafka does not deliver.
+        """
+        left = {place: position for place, position in start.items() if position < stop[place]}
+        if not left:
+            return
+        tail = self.tail(left)
         deadline = time.monotonic() + DELIVERY_TIMEOUT_S
         try:
-            position = start
-            while position < stop:
+            while left:
                 if time.monotonic() > deadline:
+                    (topic, partition), position = next(iter(left.items()))
                     raise TransientError(f"Kafka does not deliver {topic}/{partition} from {position} on.")
                 records: Sequence[LogRecord] = tail.read(1.0)
                 for record in records:
-                    position = record.offset + 1
-                    if record.offset < stop:
-                        yield record
-                position = max(position, tail.passed().get((topic, partition), 0))
+                    place = (record.topic, record.partition)
+                    if place in left:
+                        left[place] = record.offset + 1
+                        if record.offset < stop[place]:
+                            yield record
+                for place, end in tail.passed().items():
+                    if place in left:
+                        left[place] = max(left[place], end)
+                left = {place: position for place, position in left.items() if position < stop[place]}
                 if records:
                     deadline = time.monotonic() + DELIVERY_TIMEOUT_S
         finally:

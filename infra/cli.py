@@ -29,6 +29,7 @@ from infra.commands import (
     oversight,
     policies,
     probing,
+    retaining,
     reviewing,
     running,
 )
@@ -73,6 +74,7 @@ app.add_typer(policies.policy, name="policy")
 app.add_typer(auditing.audit, name="audit")
 app.add_typer(benchmarking.bench, name="bench")
 app.add_typer(dead_letters.dead_letters, name="dead-letters")
+app.add_typer(retaining.retention, name="retention")
 for group in ("topics", "config", "assets"):
     app.add_typer(getattr(operating, group), name=group)
 

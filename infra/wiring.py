@@ -25,7 +25,7 @@ from infra import clickhouse
 from infra.data_folder import DataFolder
 from infra.extracting import find_recipe
 from processors.access import Directory
-from processors.casebook import CaseBook
+from processors.casebook import FOLLOWED, CaseBook
 from processors.model_card import model_digest, published_threshold
 from processors.policy import read_policy
 from processors.quantiser import codebook_for
@@ -313,6 +313,19 @@ def clerk(settings: Settings) -> Clerk:
         casebook=CaseBook(directory(settings), policy(settings)),
         clock=now,
     )
+
+
+def casebook_as_published(settings: Settings) -> CaseBook:
+    """Return what a clerk knows as of now, folded in this process.
+
+    Raises:
+        TransientError: Kafka does not deliver a topic.
+    """
+    found, log = CaseBook(directory(settings), policy(settings)), KafkaLog(kafka_config(settings))
+    ends = log.end_offsets(FOLLOWED)
+    for record in log.read_all(dict.fromkeys(ends, 0), ends):
+        found.apply(record)
+    return found
 
 
 def access_refusal(settings: Settings, position: SourcePosition) -> Refusal | None:

@@ -99,6 +99,8 @@ _NOT_THEIRS = frozenset({RefusalCode.UNAUTHENTICATED, RefusalCode.NOT_ALLOWED})
 """Answers to what others said in somebody's name."""
 
 Notice = SealedRecordNotice | LeadWithdrawnNotice
+_Name = tuple["UUID | None", str, "UUID"]
+"""(probe, or None for an acknowledgement; user; event id): the same thing said again has the same."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -198,9 +200,9 @@ class CaseBook:
         self._listing: dict[str, list[UUID]] = {}
         """Booking -> probes whose list has it."""
         self._reviews, self._acknowledgements = _Waiting(), _Waiting()
-        self._verdicts: dict[tuple[UUID, str, UUID], ReviewAnswered] = {}
-        """(probe, examiner, event id) -> the first answer. A signed record that somebody sends again must not undo what
-        its examiner said after it, nor count where it was refused before."""
+        self._verdicts: dict[_Name, ReviewAnswered | NoticeAnswered] = {}
+        """What was said -> its first answer. A signed record that is sent again must not undo what was said after
+        it, nor count where it was refused before."""
         self._touched: set[UUID] = set()
         """Probes of which something may be due."""
         self._judged_by = policy
@@ -298,8 +300,7 @@ class CaseBook:
 
     def _fold_decision(self, event: Event, at: datetime) -> None:
         if isinstance(event, ReviewAnswered):
-            if event.code not in _NOT_THEIRS:
-                self._verdicts.setdefault((event.probe_id, event.user_id, event.source_event_id), event)
+            self._note_verdict(event)
             said = self._reviews.answer(event.source, accepted=event.accepted)
             if said is not None:
                 self._fold_said(*said)
@@ -317,6 +318,10 @@ class CaseBook:
         else:
             case.destroyed.update(event.items)
         self._touched.add(case.probe_id)
+
+    def _note_verdict(self, answer: ReviewAnswered | NoticeAnswered) -> None:
+        if answer.code not in _NOT_THEIRS:
+            self._verdicts.setdefault(_name_of(answer, answer.source_event_id), answer)
 
     def _hear(self, record: LogRecord, event: Said) -> None:
         said = self._reviews.say(record, event)
@@ -353,6 +358,7 @@ class CaseBook:
 
     def _fold_notice(self, event: Event) -> None:
         if isinstance(event, NoticeAnswered):
+            self._note_verdict(event)
             self._acknowledgements.answer(event.source, accepted=event.accepted)
             notice = self.notices.get(event.notice_id)
             if notice is not None and event.accepted:
@@ -411,7 +417,7 @@ class CaseBook:
             )
             refusal = self.directory.refusal_of(record, said)
             if refusal is None:
-                verdict = self._verdicts.get((said.probe_id, said.user_id, said.event_id))
+                verdict = self._verdicts.get(_name_of(said, said.event_id))
                 refusal = (
                     _refusal_in(verdict) if verdict else refusal_of_review(said, self.cases.get(said.probe_id), sitting)
                 )
@@ -432,9 +438,17 @@ class CaseBook:
             )
 
     def _due_acknowledgements(self, at: datetime) -> Iterator[NoticeAnswered]:
+        answered: set[_Name] = set()
         for record, event in self._acknowledgements.waiting():
             said = cast("NoticeAcknowledged", event)
-            refusal = self.directory.refusal_of(record, said) or self._refusal_of_acknowledgement(said)
+            name = _name_of(said, said.event_id)
+            if name in answered:
+                continue  # Said again before it was answered; it has the same answer, which is not there yet.
+            answered.add(name)
+            refusal = self.directory.refusal_of(record, said)
+            if refusal is None:
+                verdict = self._verdicts.get(name)
+                refusal = _refusal_in(verdict) if verdict else self._refusal_of_acknowledgement(said)
             yield NoticeAnswered(
                 event_id=derived_id(record.position, "answered"),
                 occurred_at=at,
@@ -568,7 +582,7 @@ class CaseBook:
         for candidate in case.candidates:
             for event, order in self.orders_on(candidate):
                 for receiver, (ori, ways) in _receivers(case, outcome, candidate, order.lifted_at).items():
-                    notice_id = derived_id(event.event_id, f"notice: {case.probe_id}: {receiver}")
+                    notice_id = _notice_id(event, case, receiver)
                     if notice_id in self.notices:
                         continue
                     partition, offset = order.position
@@ -687,14 +701,26 @@ def _conclusions_of(
     return conclusions if len(conclusions) == len(completed.examiners) else ()
 
 
-def _refusal_in(answer: ReviewAnswered) -> Refusal | None:
+def _name_of(event: Said | NoticeAcknowledged | ReviewAnswered | NoticeAnswered, event_id: UUID) -> _Name:
+    probe_id = None if isinstance(event, (NoticeAcknowledged, NoticeAnswered)) else event.probe_id
+    return probe_id, event.user_id, event_id
+
+
+def _refusal_in(answer: ReviewAnswered | NoticeAnswered) -> Refusal | None:
     if answer.accepted or answer.code is None:
         return None
-    return Refusal(code=RefusalCode(answer.code), message=answer.message or "", rule=answer.rule)
+    rule = answer.rule if isinstance(answer, ReviewAnswered) else ""
+    return Refusal(code=RefusalCode(answer.code), message=answer.message or "", rule=rule)
 
 
 def _stands_where_its_key_belongs(record: LogRecord) -> bool:
     return record.key is not None and partition_of(record.topic, record.key) == record.partition
+
+
+def _notice_id(order: RecordOrderReceived, case: CaseFile, receiver: str) -> UUID:
+    # A booking system chooses the ids of its orders, and may give one id to two orders.
+    ordered = derived_id(order.event_id, f"{order.order}: {booking_key(order.ori, order.booking_number)}")
+    return derived_id(ordered, f"notice: {case.probe_id}: {receiver}")
 
 
 def _lead_id(case: CaseFile, candidate: ListedCandidate) -> UUID:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, cast
 from processors.access import Role, Standing
 from processors.enrolment import CLOCK_TOLERANCE
 from processors.refusals import Refusal, RefusalCode
-from processors.search_rules import refusal_of_user
+from processors.search_rules import USER_RULES, refusal_of_user
 from schemas.events import (
     CandidateResult,
     CandidateReviewed,
@@ -230,14 +230,25 @@ def _own_agency(view: ImageViewed, _case: CaseFile, sitting: Sitting) -> Refusal
     return _refuse(RefusalCode.AGENCY_MISMATCH, f"{view.user_id} does not belong to agency {view.ori}.")
 
 
-def _still_open(event: ImageViewed | CandidateReviewed | ReviewConcluded, case: CaseFile, _: Sitting) -> Refusal | None:
+def _still_open(
+    event: ImageViewed | CandidateReviewed | ReviewConcluded, case: CaseFile, sitting: Sitting
+) -> Refusal | None:
     review = case.reviews.get(event.user_id)
-    if case.completed is None and not (review is not None and review.is_concluded):
+    # Also before the completed review is written: whoever concludes after enough have is not heard in it.
+    enough = case.completed is not None or len(case.concluded) >= sitting.policy.reviews.examiners
+    if not enough and not (review is not None and review.is_concluded):
         return None
     return _refuse(RefusalCode.REVIEW_CLOSED, "The review is concluded; what was said stands, or is reversed.")
 
 
 def _all_candidates(view: ImageViewed, case: CaseFile, sitting: Sitting) -> Refusal | None:
+    captures = [each.capture_id for each in case.candidates]
+    if len(set(captures)) < len(captures):
+        return _refuse(
+            RefusalCode.CANDIDATES_DIFFER,
+            "Two candidates of the list have one capture id, so nobody could say which of them was compared. Tell the "
+            "operator; search again when the bookings are corrected.",
+        )
     if sorted(view.shown) == sorted(each.capture_id for each in case.candidates if not sitting.is_barred(each)):
         return None
     return _refuse(
@@ -398,17 +409,7 @@ R = RefusalCode
 _BY_AN_EXAMINER = (
     Rule(
         name="users",
-        codes=(
-            R.USER_UNKNOWN,
-            R.ACCESS_NOT_GRANTED,
-            R.ACCESS_RESTRICTED,
-            R.ACCESS_REVOKED,
-            R.AGENCY_UNKNOWN,
-            R.ROLE_MISSING,
-            R.TRAINING_MISSING,
-            R.TRAINING_EXPIRED,
-            R.AGREEMENT_MISSING,
-        ),
+        codes=tuple(code for rule in USER_RULES for code in rule.codes),
         judge=_access,
     ),
     Rule(name="reviews.agency", codes=(R.AGENCY_MISMATCH,), judge=_agency),

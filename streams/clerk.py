@@ -209,15 +209,21 @@ class Clerk:
             log.info("written", **Counter(type(event).__name__ for event in events))
 
     def _delete(self, event: Event) -> None:
-        """Delete what an event says is deleted."""
-        if isinstance(event, RetainedDataDestroyed) and PROBE_IMAGE in event.items:
-            self._objects.destroy_key(probe_scope(event.probe_id))
-        # The sheets of a review also show what a court has sealed since.
-        if isinstance(event, SealedRecordNotice) or (
-            isinstance(event, RetainedDataDestroyed) and REVIEW_SHEETS in event.items
-        ):
-            case = self._casebook.cases[event.probe_id]
-            self._destroy_sheets([review for each in case.reviews.values() for review in each.openings])
+        """Delete what an event says is deleted, and the sheets that show what a court has sealed."""
+        if isinstance(event, RetainedDataDestroyed):
+            if PROBE_IMAGE in event.items:
+                self._objects.destroy_key(probe_scope(event.probe_id))
+            if REVIEW_SHEETS in event.items:
+                self._destroy_sheets(self._reviews_of(event.probe_id))
+        elif isinstance(event, SealedRecordNotice):
+            try:
+                self._destroy_sheets(self._reviews_of(event.probe_id))
+            except TransientError as error:
+                # Whoever has it is told to destroy it; that must not wait (G6).
+                log.warning("sheet not deleted", reason=str(error))
+
+    def _reviews_of(self, probe_id: UUID) -> list[UUID]:
+        return [review_id for each in self._casebook.cases[probe_id].reviews.values() for review_id in each.openings]
 
     def _letter(self, unanswerable: Unanswerable) -> DeadLetter:
         """Keep the original bytes encrypted and return what says so (G12)."""

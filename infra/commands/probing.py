@@ -72,10 +72,10 @@ def probe(
     at = wiring.as_utc(collected_at) if collected_at else _time_of_file(image, original, steps)
     by, on = collected_by or user, collection_basis or rules.usual_collection_basis.get(source)
     if None in (collected_by, collected_at, collection_basis):
-        stated_time = f"at {at.isoformat(timespec='seconds')}" if at else "at no stated time"
-        stated_basis = f"on the basis {on}" if on else "on no stated basis"
+        when = f"at {at.isoformat(timespec='seconds')}" if at else "at no stated time"
+        ground = f"the basis {on}" if on else "no stated basis"
         say(
-            f"You state that the image was collected by {by}, {stated_time}, {stated_basis}. "
+            f"You state that the image was collected by {by}, {when}, on {ground}. "
             "Where that is not so: --collected-by, --collected-at, --collection-basis."
         )
     with signed(settings, key) as connection:

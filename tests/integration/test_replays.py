@@ -206,7 +206,7 @@ def test_the_original_is_named_and_never_quoted(bench: Bench) -> None:
     booking = booking_recorded()
     readable = bench.die(bench.send(BOOKING_EVENTS, own_key(), encode(booking)))
     original = describe_original(readable.letter, bench.objects)
-    assert original.content == "BookingRecorded version 1"
+    assert original.content == "BookingRecorded version 2"
     garbage = describe_original(bench.die(bench.send(BOOKING_EVENTS, own_key(), VALUE)).letter, bench.objects)
     assert garbage.content.startswith("no record of ours")
     assert booking.booking_number not in repr(original)
