@@ -66,15 +66,29 @@ def acting(data: Path | None, actor: str) -> Iterator[tuple[AccessAdministration
     settings = load_settings(data)
     folder = DataFolder(settings.data)
     folder.require()
-    key = load_key(folder.user_key(actor), f"user {actor}", "Act as somebody whose key is here: --as USER.")
+    key = load_key(folder.user_key(actor), f"user {actor}", "Act where it is, or as somebody whose key is here.")
     with signed(settings, key) as connection:
         confirmed = _Confirmed(connection, settings)
         yield AccessAdministration(confirmed, f"user:{actor}"), folder
 
 
-def _own_key(path: Path) -> SigningKey:
-    """Return the key at a path, made now if there is none: registering again keeps the key."""
-    return SigningKey.load(path) if path.is_file() else SigningKey.create(path)
+@contextmanager
+def _key_to_register(path: Path, digits: str | None) -> Iterator[bytes]:
+    """Yield the public key that was given, else that of the key at a path, made now if there is none.
+
+    Registering again keeps the key. A registration that is refused leaves no key behind.
+    """
+    if digits:
+        yield _public_key(digits)
+        return
+    is_new = not path.is_file()
+    key = SigningKey.create(path) if is_new else SigningKey.load(path)
+    try:
+        yield key.public_key
+    except (UsageError, DomainFault):
+        if is_new:
+            path.unlink()
+        raise
 
 
 @agency.command("register")
@@ -106,8 +120,10 @@ def register_publisher(
     data: Data = None,
 ) -> None:
     """Let a system publish for one agency."""
-    with acting(data, actor) as (administration, folder):
-        key = _public_key(public_key) if public_key else _own_key(folder.publisher_key(publisher_id)).public_key
+    with (
+        acting(data, actor) as (administration, folder),
+        _key_to_register(folder.publisher_key(publisher_id), public_key) as key,
+    ):
         administration.register_publisher(
             publisher_id=publisher_id,
             ori=ori,
@@ -131,8 +147,10 @@ def register_user(
     data: Data = None,
 ) -> None:
     """Make a person known; that alone allows nothing."""
-    with acting(data, actor) as (administration, folder):
-        key = _public_key(public_key) if public_key else _own_key(folder.user_key(user_id)).public_key
+    with (
+        acting(data, actor) as (administration, folder),
+        _key_to_register(folder.user_key(user_id), public_key) as key,
+    ):
         administration.register_user(
             user_id=user_id,
             display_name=name or user_id,

@@ -35,6 +35,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and 
 
 PIPED_WIDTH_CHARACTERS = 120
 WRAPPED_CHARACTERS = 40
+LEAST_WRAPPED_CHARACTERS = 24
 
 out = Console(width=None if sys.stdout.isatty() else PIPED_WIDTH_CHARACTERS)
 err = Console(stderr=True)
@@ -67,18 +68,58 @@ def print_json(document: Any) -> None:
     sys.stdout.write(json.dumps(document, indent=2, default=str) + "\n")
 
 
-def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
-    """Return a table; numbers are set right, and only the last column and long texts wrap."""
+def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], *, width: int | None = None) -> Table:
+    """Return a table that can be read at a width in characters, that of `out` where none is given.
+
+    Numbers are set right, and only the last column and long texts wrap, between words. What is too wide for that stands
+    upright: a line for each cell, its column before it, and a rule between the rows.
+    """
+    given = [tuple(row) for row in rows]
+    listed = [tuple("" if cell is None else str(cell) for cell in row) for row in given]
+    cells = [[column, *(row[index] for row in listed)] for index, column in enumerate(columns)]
+    wraps = [
+        index == len(columns) - 1 or max(map(len, column)) > WRAPPED_CHARACTERS for index, column in enumerate(cells)
+    ]
+    least = [
+        _least_width(column) if wrapping else max(map(_longest_line, column))
+        for column, wrapping in zip(cells, wraps, strict=True)
+    ]
+    if listed and sum(least) + 3 * len(columns) + 1 > (width or out.width):
+        return _upright(title, columns, listed)
     made = Table(title=title, title_justify="left", header_style="bold")
-    listed = [tuple(row) for row in rows]
     for index, column in enumerate(columns):
-        numeric = bool(listed) and all(isinstance(row[index], (int, float)) for row in listed)
-        wide = max((len(str(row[index])) for row in listed), default=0) > WRAPPED_CHARACTERS
-        wraps = wide or index == len(columns) - 1
-        made.add_column(column, justify="right" if numeric else "left", no_wrap=not wraps, overflow="fold")
+        numeric = bool(given) and all(isinstance(row[index], (int, float)) for row in given)
+        made.add_column(
+            column,
+            justify="right" if numeric else "left",
+            no_wrap=not wraps[index],
+            min_width=least[index],
+            overflow="fold",
+        )
     for row in listed:
-        made.add_row(*("" if cell is None else str(cell) for cell in row))
+        made.add_row(*row)
     return made
+
+
+def _upright(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+    made = Table(title=title, title_justify="left", show_header=False)
+    made.add_column(style="bold", no_wrap=True)
+    made.add_column(overflow="fold")
+    for row in rows:
+        for column, cell in zip(columns, row, strict=True):
+            made.add_row(column, cell)
+        made.add_section()
+    return made
+
+
+def _least_width(cells: Sequence[str]) -> int:
+    """Return the characters in which wrapped cells can be read: no word is broken but an endless one."""
+    longest_word = max((len(word) for cell in cells for word in cell.split()), default=0)
+    return max(min(longest_word, WRAPPED_CHARACTERS), min(max(map(_longest_line, cells)), LEAST_WRAPPED_CHARACTERS))
+
+
+def _longest_line(cell: str) -> int:
+    return max(map(len, cell.splitlines()), default=0)
 
 
 def load_key(path: Path, owner: str, how: str) -> SigningKey:
@@ -112,8 +153,8 @@ def only_publisher(folder: DataFolder) -> str:
     """
     names = sorted(path.stem for path in folder.publisher_key("any").parent.glob("*.key"))
     if len(names) != 1:
-        found = f"several ({', '.join(names)})" if names else "none"
-        raise UsageError(f"Name the publisher with --publisher; on this machine there is {found}.")
+        found = f"are several ({', '.join(names)})" if names else "is none"
+        raise UsageError(f"Name the publisher with --publisher; on this machine there {found}.")
     return names[0]
 
 

@@ -15,6 +15,7 @@ from infra.data_folder import DataFolder
 from infra.settings import load_settings
 from processors.notice_states import NoticeState
 from schemas.codec import decode_as_written, encode, stored_payload
+from schemas.errors import UsageError
 from schemas.events import SealedRecordNotice
 
 if TYPE_CHECKING:
@@ -36,6 +37,8 @@ def list_notices(
     """List the notices of a user and whether they are open, overdue or acknowledged."""
     settings = load_settings(data)
     now = wiring.now()
+    if user not in wiring.directory_as_published(settings).users:
+        raise UsageError(f"User {user} is not registered; `leadstream user list` shows who is.")
     found = read_notices(KafkaLog(wiring.kafka_config(settings)), user)
     waiting = sum(each.acknowledged is None for each in found)
     if as_json:

@@ -195,8 +195,12 @@ def _verdicts(search: PastSearch, known: Directory, held: Policy) -> list[tuple[
             rows.append((rule, REFUSED, code, outcome.message))
         else:
             rows.append((rule, "not the reason", "", ""))
+    asked = held.probe_quality.minimum.keys() | held.probe_quality.maximum.keys()
     if not outcome.measurements:
         rows.append(("quality.probe", "not measured", "", "The image was not looked at, or no face was found in it."))
+    elif isinstance(outcome, ProbeRefused) and not asked <= outcome.measurements.keys():
+        rows.append(("model card", REFUSED, outcome.code, f"{outcome.message} No override lets it be searched."))
+        rows.append(("quality.probe", "not measured", "", "The models cannot use the image."))
     elif isinstance(outcome, CandidateListIssued) and outcome.quality_override is not None:
         rows.append(("quality.probe", "overridden", "", f"By the supervisor's override {outcome.quality_override}."))
     else:

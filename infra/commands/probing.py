@@ -100,6 +100,7 @@ def probe(
         print_json(stored_payload(decode_as_written(encode(outcome))))
     if isinstance(outcome, ProbeRefused):
         say(f"{outcome.code}: {outcome.message}")
+        say(f"What every rule said: leadstream policy explain {outcome.probe_id}")
         if outcome.measurements:
             say(f"Measured: {in_words(outcome.measurements)}")
         return 1

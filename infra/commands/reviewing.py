@@ -33,6 +33,7 @@ from schemas.events import (
     CandidateReviewed,
     FeatureFinding,
     ImageViewed,
+    LeadWithdrawalCause,
     ProbeRefused,
     ReviewConclusion,
     ReviewReversed,
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
     from infra.settings import Settings
     from processors.access import Directory, User
     from processors.policy import Policy
-    from processors.review_course import Said
+    from processors.review_course import Lead, Said
     from schemas.events import Event, ReviewAnswered
 
 review = typer.Typer(
@@ -160,7 +161,7 @@ def open_review(
         return _refused(answer)
     if not as_json:
         left_out = len(listed.candidates) - len(sheet.candidates)
-        say(f"{len(sheet.candidates)} candidates are on the sheet, {left_out} left out because of a court order.")
+        say(f"Candidates on the sheet: {len(sheet.candidates)}; left out because of a court order: {left_out}.")
         say(f"It may be shown until {sheet.expires_at:%Y-%m-%d %H:%M} UTC. Open it in a browser of this machine:")
         out.print(str(path), markup=False, highlight=False, soft_wrap=True)
     return 0
@@ -317,7 +318,7 @@ def show(
         out.print(table("Result", ("rank", "candidate", "result", "conclusions"), results))
     for lead in course.leads:
         stands = "withdrawn" if lead.withdrawn else "stands"
-        out.print(f"Lead {lead.issued.lead_id} {stands}: {lead.issued.person}", markup=False, highlight=False)
+        out.print(f"Lead {lead.issued.lead_id} {stands}: {_whom(lead)[0]}", markup=False, highlight=False)
         out.print(lead.issued.lead_notice, style="bold", markup=False)
     say(
         f"{len(course.examiners)} of {rules.examiners} examiners have opened, {len(course.concluded)} have concluded."
@@ -344,8 +345,7 @@ def leads(
             f"{each.issued.occurred_at:%Y-%m-%d %H:%M}",
             each.withdrawn.cause.value if each.withdrawn else "stands",
             each.issued.case_number,
-            each.issued.person,
-            each.issued.booking_number,
+            *_whom(each),
             str(each.issued.probe_id),
             str(each.issued.lead_id),
         )
@@ -356,6 +356,13 @@ def leads(
         out.print(found[-1].issued.lead_notice, style="bold", markup=False)
         out.print(found[-1].issued.corroboration_reminder, markup=False)
     say(f"{sum(each.withdrawn is None for each in found)} of {len(found)} leads stand.")
+
+
+def _whom(lead: Lead) -> tuple[str, str]:
+    """Return person and booking number; a lead that a court order withdrew names nobody."""
+    if lead.withdrawn and lead.withdrawn.cause is not LeadWithdrawalCause.REVIEW_REVERSED:
+        return "(sealed)", "(sealed)"
+    return lead.issued.person, lead.issued.booking_number
 
 
 def _list_of(desk: _Desk, probe_id: UUID) -> CandidateListIssued:
@@ -404,10 +411,10 @@ def _decisions(path: Path, probe_id: UUID, examiner: str) -> tuple[FileDecision,
 def _capture_id(candidate: str, course: ReviewCourse, examiner: str) -> UUID:
     if candidate.isdecimal():
         openings = course.opened_by(examiner)
-        if not openings or not 1 <= int(candidate) <= len(openings[-1].shown):
-            raise UsageError(
-                f"No candidate {candidate[:9]} is on your sheet; open the review first: leadstream review open."
-            )
+        if not openings:
+            raise UsageError("You have no sheet of this probe; open the review first: leadstream review open.")
+        if not 1 <= int(candidate) <= len(openings[-1].shown):
+            raise UsageError(f"The candidates on your sheet are numbered from 1 to {len(openings[-1].shown)}.")
         return openings[-1].shown[int(candidate) - 1]
     try:
         return UUID(candidate)

@@ -115,6 +115,19 @@ def test_who_lacks_what_is_seen_and_what_is_accepted_was_shown(operator: Operato
     assert operator.user(INVESTIGATOR)["user_id"] == INVESTIGATOR
 
 
+def test_a_registration_that_is_refused_leaves_no_key_behind(operator: Operator, bureau: Bureau) -> None:
+    """A key that nobody registered would make `leadstream book` ask which publisher is meant."""
+    keys = bureau.settings.data / "keys"
+    before = sorted(keys.rglob("*.key"))
+    assert operator.types("publisher", "register", "jail-9", "--ori", ORI, "--may", "Nothing")[0] == USAGE
+    by_one_who_may_not = ("user", "register", "friend", "--ori", ORI, "--role", "EXAMINER", "--as", INVESTIGATOR)
+    code, _, said = operator.types(*by_one_who_may_not)
+    assert (code, said.split(":")[0]) == (REFUSED, "NOT_ALLOWED")
+    assert sorted(keys.rglob("*.key")) == before
+    code, _, said = operator.types("notice", "list", "--user", "friend")
+    assert (code, "not registered" in said) == (USAGE, True), "who is unknown is not somebody without notices"
+
+
 def test_an_agreement_of_which_there_is_no_text_is_not_accepted(operator: Operator, bureau: Bureau) -> None:
     operator.types("user", "register", "reader", "--ori", ORI, "--role", "EXAMINER")
     words = ("user", "accept", "reader", "--agreement", "COUNTY_POLICY", "--version", "3")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from bureaus import INVESTIGATOR, REQUEST
+from PIL import Image, ImageFilter
 
 from infra import cli
 
@@ -97,6 +98,12 @@ def test_a_decision_is_explained_and_replayed_as_the_rules_and_the_user_were_the
     assert {each["verdict"] for each in explained["rules"]} == {"kept", "not the reason"}
     explained = terminal.asks("policy", "explain", empty["probe_id"])
     assert [each["rule"] for each in explained["rules"] if each["verdict"] == "refused"] == [empty["rule"]]
+    blurred = tmp_path / "blurred.png"
+    Image.open(image).filter(ImageFilter.GaussianBlur(14)).save(blurred)
+    smear = terminal.probes(blurred)
+    explained_smear = terminal.asks("policy", "explain", smear["probe_id"])["rules"]
+    refused = [(each["rule"], each["code"]) for each in explained_smear if each["verdict"] == "refused"]
+    assert refused == [("model card", "FACE_TOO_BLURRED")], "the models cannot use it; no rule of the policy was asked"
     with bureau.administration() as acts:
         acts.revoke(user_id=INVESTIGATOR, reason="what came after changes no explanation")
         acts.grant(user_id=INVESTIGATOR, reason="test is over")
@@ -121,7 +128,13 @@ def test_what_the_command_line_states_for_who_states_nothing_is_shown(
         *("--case", "26-04711", "--basis", "CRIMINAL_INVESTIGATION", "--source", "WITNESS_PHOTO"),
     )
     words = " ".join(said.split())
+    assert "What every rule said: leadstream policy explain" in words
     assert f"collected by {INVESTIGATOR}, at {TAKEN_AT.isoformat()}, on the basis CONSENT" in words
+    code, printed, _ = terminal.types(
+        *("probe", str(image), "--user", INVESTIGATOR, "--reason", "FELONY_INVESTIGATION", "--case", "26-04711"),
+        *("--basis", "CRIMINAL_INVESTIGATION", "--source", "WITNESS_PHOTO", "--json"),
+    )
+    assert (code, json.loads(printed)["code"]) == (REFUSED, "REASON_TEXT_MISSING"), "a search without words is audited"
     wrong = tmp_path / "wrong.json"
     wrong.write_text('[{"tool": "editor"}]')
     code, _, said = terminal.types(
