@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field
 from datetime import timedelta
+from hashlib import sha256
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, Self
 from uuid import uuid4, uuid5
@@ -25,7 +26,9 @@ from connectors.probes import ProbeClient
 from connectors.publishing import SignedPublisher
 from connectors.signing_keys import SigningKey
 from infra import assets, contact_sheet, wiring
+from infra.agreements import text_of
 from infra.data_folder import DataFolder
+from infra.demo_accountability import PROHIBITED, SecondAct, Stage
 from infra.local_system import LocalSystem
 from processors.access import ROOT_ADMINISTRATOR, Role
 from processors.candidates import LEAD_NOTICE
@@ -58,7 +61,7 @@ if TYPE_CHECKING:
 SYNTHETIC = 10_000
 SEED = 20_261_123
 JAIL, AGENCY = "demo-jail", "CADEMO001"
-EXAMINER, UNTRAINED = "e.example", "u.untrained"
+EXAMINER, SECOND, UNTRAINED = "e.example", "s.second", "u.untrained"
 BOOKED, MATES, NOT_BOOKED = ("A", "B", "C", "D", "E"), ("A", "B"), "F"
 OUTCOME_LIMIT_S = 180.0
 AUDIT_LIMIT_S = 180.0
@@ -111,6 +114,7 @@ class DemoResult:
     searches: tuple[Searches, ...]
     """From ClickHouse."""
     searches_sent: Counter[tuple[str, str]]
+    second_act: SecondAct
 
     @property
     def faults(self) -> list[str]:
@@ -141,7 +145,7 @@ class DemoResult:
                 (counted != dict(self.searches_sent), "the audit counts other searches than were sent (G11)"),
             )
             if wrong
-        ]
+        ] + self.second_act.faults
 
     @property
     def ok(self) -> bool:
@@ -172,6 +176,7 @@ class DemoResult:
                 for result in self.probes
             ],
             "refusals": [{"probe_id": str(probe_id), "code": code} for probe_id, code, _ in self.refusals],
+            **self.second_act.document(),
             "audit": {
                 "kafka_records": self.kafka_records,
                 "audit_rows": self.audit_rows,
@@ -226,15 +231,19 @@ class Demo:
 
     def _drive(self) -> DemoResult:
         self._config = wiring.kafka_config(self._settings)
-        self._say("registering the agency, the booking system and two users; training one of them")
+        self._say("registering the agency, the booking system and three users; training two of them")
         self._register()
         self._say(f"adding {SYNTHETIC:,} synthetic templates to the gallery")
         self._add_synthetic_templates()
         self._say(f"booking {len(BOOKED)} persons, and one photo without a face")
         enrolled, refused = self._book()
-        self._say("probing: two second photos, one person not booked, and three requests that must be refused")
+        self._say(
+            "probing: two second photos, one person not booked, and requests that must be refused, also images of "
+            f"{len(PROHIBITED)} prohibited sources"
+        )
         probes = tuple(self._probe(subject, 2 if subject in MATES else 1) for subject in (*MATES, NOT_BOOKED))
         refusals = tuple(self._refused_probes())
+        second_act = self._second_act(probes)
         self._say("asking ClickHouse who searched, how often and why; counting Kafka independently")
         kafka = self._await_audit()
         with wiring.audit_reader(self._settings) as reader:
@@ -267,6 +276,45 @@ class Demo:
                 for user, reason, count, issued, refused, unproven, texts in rows
             ),
             searches_sent=self._sent,
+            second_act=second_act,
+        )
+
+    def _second_act(self, probes: tuple[ProbeResult, ...]) -> SecondAct:
+        """Review the list of one person to a lead; seal the record of another, and see who is told."""
+        stage = Stage(
+            settings=self._settings,
+            objects=self._objects,
+            agency=AGENCY,
+            jail=JAIL,
+            examiners=(EXAMINER, SECOND),
+            progress=self._progress,
+        )
+        sealed, reviewed = probes[0], probes[1]
+        assert reviewed.mate is not None  # noqa: S101 - `_drive` probes the mates first
+        self._say("reviewing a list: two examiners, one after the other, each on a sheet of their own")
+        review = stage.review(reviewed.outcome, reviewed.mate)
+        leads = stage.leads(1)
+        self._say("sealing a record that is on these lists, and seeing who is told")
+        booking_number = f"DEMO-{sealed.subject}"
+        stage.seal(booking_number)
+        due = frozenset(
+            (receiver, result.probe_id)
+            for result in probes
+            if any(each.booking_number == booking_number for each in result.outcome.candidates)
+            for receiver in ({EXAMINER, SECOND} if result is reviewed else {EXAMINER})
+        )
+        acknowledged = stage.notices(len(due))[0]
+        stage.acknowledge(acknowledged)
+        after = self._probe(sealed.subject, 2)
+        return SecondAct(
+            reviewed=review,
+            leads=leads,
+            mate=reviewed.mate,
+            notices=stage.notices(len(due)),
+            notices_due=due,
+            acknowledged=acknowledged.notice.event_id,
+            sealed=f"sid:{_sid(sealed.subject)}",
+            list_after=after.outcome,
         )
 
     def draw(self, result: DemoResult, path: Path) -> None:
@@ -286,7 +334,7 @@ class Demo:
     def _register(self) -> None:
         administrator = SigningKey.load(self._folder.user_key(ROOT_ADMINISTRATOR))
         jail = SigningKey.create(self._folder.publisher_key(JAIL))
-        people = {user: SigningKey.create(self._folder.user_key(user)) for user in (EXAMINER, UNTRAINED)}
+        people = {user: SigningKey.create(self._folder.user_key(user)) for user in (EXAMINER, SECOND, UNTRAINED)}
         at = wiring.now()
         agreements = wiring.policy(self._settings).users.agreements
         with SignedPublisher(self._config, administrator) as publisher:
@@ -308,15 +356,16 @@ class Demo:
                 )
                 acts.grant(user_id=user, reason="demonstration")
             for course in wiring.policy(self._settings).users.courses:
-                acts.record_training(
-                    user_id=EXAMINER,
-                    course=course,
-                    course_version="1",
-                    material_sha256="0" * 64,
-                    approved_by=ROOT_ADMINISTRATOR,
-                    completed_at=at - timedelta(days=30),
-                    expires_at=at + timedelta(days=335),
-                )
+                for user in (EXAMINER, SECOND):
+                    acts.record_training(
+                        user_id=user,
+                        course=course,
+                        course_version="1",
+                        material_sha256="0" * 64,
+                        approved_by=ROOT_ADMINISTRATOR,
+                        completed_at=at - timedelta(days=30),
+                        expires_at=at + timedelta(days=335),
+                    )
         for user, key in people.items():
             with SignedPublisher(self._config, key) as publisher:
                 acts = AccessAdministration(publisher, f"user:{user}")
@@ -325,7 +374,7 @@ class Demo:
                         user_id=user,
                         agreement=agreement,
                         agreement_version=version,
-                        document_sha256="0" * 64,
+                        document_sha256=sha256(text_of(agreement, version, self._folder.agreements)).hexdigest(),
                     )
                 acts.logged_on(user_id=user, method="OWN_KEY")
 
@@ -403,6 +452,7 @@ class Demo:
             (EXAMINER, {"case_number": ""}, False, RefusalCode.CASE_NUMBER_MISSING),
             (UNTRAINED, {}, False, RefusalCode.TRAINING_MISSING),
             (EXAMINER, {}, True, RefusalCode.UNAUTHENTICATED),
+            *((EXAMINER, {"source_type": source}, False, RefusalCode.SOURCE_PROHIBITED) for source in PROHIBITED),
         )
         for user, changed, forged, due in attempts:
             with self._client(user, forged=forged) as client:

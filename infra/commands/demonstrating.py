@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -17,8 +18,10 @@ from connectors.object_store import ObjectStore
 from infra.commands.common import err, out, say, table
 from infra.data_folder import DataFolder, initialise
 from infra.demo import Demo, DemoResult, shown_name
+from infra.demo_accountability import SecondAct
 from infra.settings import load_settings
 from processors.candidates import LEAD_NOTICE
+from schemas.events import ReviewResult
 
 DEFAULT_SHEET = Path("leadstream-demo.png")
 SHOWN_CANDIDATES = 3
@@ -30,7 +33,7 @@ def demo(
         typer.Option("--json", metavar="FILE", help="Write the result there, and the contact sheet beside it."),
     ] = None,
 ) -> int:
-    """Book, probe, list, refuse, audit: the whole road on sample photos, in a temporary folder."""
+    """Book, probe, list, refuse, review, seal, audit: the whole road on sample photos, in a temporary folder."""
     started = time.monotonic()
     sheet = as_json.parent / "contact-sheet.png" if as_json else DEFAULT_SHEET
     with tempfile.TemporaryDirectory(prefix="leadstream-demo-") as place:
@@ -56,11 +59,13 @@ def demo(
             run = Demo(settings, say, progress)
             result = run.run()
         run.draw(result, sheet)
+    review_sheet = sheet.with_name("review-sheet.html")
+    review_sheet.write_bytes(result.second_act.reviewed.sheets[0])
     if as_json:
         as_json.parent.mkdir(parents=True, exist_ok=True)
         as_json.write_text(json.dumps(result.document(), indent=2) + "\n", encoding="utf-8")
     _show(result)
-    say(f"contact sheet: {sheet}" + (f", result: {as_json}" if as_json else ""))
+    say(f"contact sheet: {sheet}, review sheet: {review_sheet}" + (f", result: {as_json}" if as_json else ""))
     say(f"done in {time.monotonic() - started:.0f} s")
     return 0 if result.ok else 1
 
@@ -105,6 +110,7 @@ def _show(result: DemoResult) -> None:
             [(p, c, "yes" if c == d else d) for p, c, d in result.refusals],
         ),
     )
+    _show_second_act(result.second_act)
     out.print(
         table(
             "Who searched, how often and why (ClickHouse)",
@@ -132,3 +138,34 @@ def _show(result: DemoResult) -> None:
     )
     verdict = "Everything came back as it must." if result.ok else f"Wrong: {'; '.join(result.faults)}."
     out.print(verdict, style="bold green" if result.ok else "bold red")
+
+
+def _show_second_act(act: SecondAct) -> None:
+    of_rank = dict(act.reviewed.results)
+    out.print(
+        table(
+            "Review: one to one, by two examiners who do not know of each other's result",
+            ("examiners", "candidates", "supported", "not supported", "lead"),
+            [
+                (
+                    ", ".join(act.reviewed.examiners),
+                    len(of_rank),
+                    sum(result is ReviewResult.SUPPORTED for result in of_rank.values()),
+                    sum(result is ReviewResult.NOT_SUPPORTED for result in of_rank.values()),
+                    ", ".join(lead.issued.person for lead in act.leads),
+                )
+            ],
+        ),
+    )
+    for lead in act.leads:
+        out.print(Panel(lead.issued.corroboration_reminder, style="bold"))
+    out.print(
+        table(
+            f"A court order on {act.sealed}: who is told",
+            ("receiver", "list of probe", "notice"),
+            [
+                (each.notice.user_id, str(each.notice.probe_id), each.state(datetime.now(UTC)).value.lower())
+                for each in act.notices
+            ],
+        ),
+    )

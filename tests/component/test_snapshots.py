@@ -11,7 +11,7 @@ from builders import ROOT
 from structlog.testing import capture_logs
 from test_replica import DIMENSION, FACES, MODEL, SEALED, LogInMemory, NoExtractor, gallery_record
 
-from connectors.faiss_gallery import FaissGallery
+from connectors.faiss_gallery import FaissGallery, Sizes
 from processors.access import Directory
 from schemas.codec import decode
 from schemas.errors import IntegrityError, TransientError
@@ -49,6 +49,7 @@ class Worker:
         end: int = 5,
         begins: int = 0,
         every_s: float = 3600.0,
+        sizes: Sizes | None = None,
     ) -> None:
         self.log: Any = LogInMemory()
         self.compacted: set[int] = set()
@@ -58,7 +59,7 @@ class Worker:
         self.log.ends[GALLERY, 0] = end
         self.generation = Generation(
             topic=GALLERY,
-            gallery=FaissGallery(dimension=DIMENSION, model_digest=model),
+            gallery=FaissGallery(dimension=DIMENSION, model_digest=model, sizes=sizes),
             extractor=NoExtractor(),
             dimension=DIMENSION,
             threshold_of=lambda _: 0.5,
@@ -243,7 +244,7 @@ def test_the_snapshot_of_a_generation_that_is_kept_no_more_is_removed(tmp_path: 
 
 def test_what_was_withdrawn_leaves_the_snapshots_of_a_worker_that_runs(tmp_path: Path) -> None:
     """In every file: the segment that held it is made anew, and the old one is removed."""
-    worker = Worker(tmp_path, every_s=0.01)
+    worker = Worker(tmp_path, every_s=0.01, sizes=Sizes(withdrawn_share=1.1))
     worker.starts()
     worker.applies(RECORDS[:2])
     worker.saves()

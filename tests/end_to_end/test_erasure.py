@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -27,13 +28,14 @@ from schemas.topics import GALLERY
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from connectors.bookings import Published
     from infra.brokers import Kind
 
 pytestmark = pytest.mark.kafka
-NUMBER, OTHER = "ERASE-A", "KEEP-B"
+NUMBER = "ERASE-A"
+OTHERS = [f"KEEP-B{number}" for number in range(7)]
+"""So many that a worker makes no new segment for the sake of one that is gone."""
 AT_ONCE = {
     "segment.ms": "50",
     "min.compaction.lag.ms": "0",
@@ -76,25 +78,32 @@ def written(path: Path) -> Iterator[bytes]:
 def files_with(folder: Path, wanted: list[bytes]) -> list[Path]:
     """Return the files below a folder that hold any of these."""
     found = []
-    for path in folder.rglob("*"):
+    # Folders come and go meanwhile; os.walk takes that, and pathlib does not.
+    for path in (Path(root, name) for root, _, names in os.walk(folder) for name in names):
         try:
-            if path.is_file() and any(piece in content for content in written(path) for piece in wanted):
+            if any(piece in content for content in written(path) for piece in wanted):
                 found.append(path.relative_to(folder))
         except FileNotFoundError:
             continue  # Removed while we looked.
     return found
 
 
-def book(bureau: Bureau, number: str, photo: bytes) -> Published:
+def book(bureau: Bureau, photos: dict[str, bytes]) -> Published:
+    """Book everybody; return where the booking stands that will be expunged."""
     with bureau.jail() as jail:
         published = jail.publish_booking(
-            booking_number=number,
+            booking_number=NUMBER,
             booked_at=wiring.now(),
-            photos=[Photo(data=photo)],
-            fingerprints=[Fingerprint(data=FINGERPRINT + number.encode())],
-            originals=[OriginalFile(data=ORIGINAL + number.encode())],
+            photos=[Photo(data=photos["A1"])],
+            fingerprints=[Fingerprint(data=FINGERPRINT)],
+            originals=[OriginalFile(data=ORIGINAL)],
         )
-        assert jail.await_outcome(published, LIMIT_S).outcome is BookingOutcome.ENROLLED
+        others = [
+            jail.publish_booking(booking_number=number, booked_at=wiring.now(), photos=[Photo(data=photos["B1"])])
+            for number in OTHERS
+        ]
+        answers = list(jail.await_outcomes([published, *others], LIMIT_S))
+    assert [answer.outcome for answer in answers] == [BookingOutcome.ENROLLED] * (1 + len(OTHERS))
     return published
 
 
@@ -131,8 +140,7 @@ def test_nothing_of_an_expunged_booking_is_left_on_any_disk(
         configure(bureau, ResourceType.TOPIC, GALLERY, AT_ONCE)
         configure(bureau, ResourceType.BROKER, "1", CLEANER)
         bureau.found()
-        published = book(bureau, NUMBER, photos["A1"])
-        book(bureau, OTHER, photos["B1"])
+        published = book(bureau, photos)
         assert persons(bureau, photos["A2"])[0] == NUMBER
         secret = template_of(bureau, NUMBER)
         template = [secret[at : at + PIECE_BYTES] for at in range(0, len(secret), PIECE_BYTES)]
@@ -173,10 +181,9 @@ def test_nothing_of_an_expunged_booking_is_left_on_any_disk(
             assert producer.flush(LIMIT_S) == 0
             return not files_with(data, template)
 
-        until(gone, "no file holds a piece of the template", limit_s=60)
-        assert files_with(data, images) == []
-        assert persons(bureau, photos["B2"]) == [OTHER], "and the others are still there"
-        assert template_of(bureau, OTHER)
+        until(gone, "no file holds a piece of the template")
+        assert files_with(data, template + images) == []
+        assert sorted(persons(bureau, photos["B2"])) == OTHERS, "and the others are still there"
 
 
 def _place(published: Published) -> tuple[str, int, int]:

@@ -30,6 +30,7 @@ from builders import (
     order_answered,
     record_order,
     review_concluded,
+    review_id_of,
     review_reversed,
     signed,
     unsigned,
@@ -127,12 +128,10 @@ class Desk:
             written += due
         return written
 
-    def order(self, order: OrderKind, booking: str = "B-1", *, answered: bool = True) -> None:
+    def order(self, order: OrderKind, booking: str = "B-1") -> None:
         """Append a court order, and that a worker has obeyed it."""
         event = record_order(order, booking, order_number=str(self.now))
-        record = self.say(event, JAIL)
-        if answered:
-            self.write(order_answered(order, record.position, booking))
+        self.write(order_answered(order, self.say(event, JAIL).position, booking))
 
     def review(self, user: str, shown: tuple[str, ...], conclusion: C = C.SUPPORT) -> list[Event]:
         """Let an examiner review the list to its end; return what the clerk wrote of it."""
@@ -296,21 +295,54 @@ def test_a_forged_completed_review_makes_no_lead(examiners: tuple[str, ...], con
     desk.write(list_issued("B-1"))
     if conclusion:
         desk.review("erin", ("B-1",), conclusion)
-    desk.write(
-        ReviewCompleted(
-            **by_root(probe_id=PROBE),
-            examiners=examiners,
-            results=(
-                CandidateResult(
-                    capture_id=uuid_named("B-1"),
-                    rank=1,
-                    conclusions=("STRONG_SUPPORT",) * len(examiners),
-                    result=ReviewResult.SUPPORTED,
-                ),
-            ),
-            policy_version="2026.1",
-        )
+    desk.write(forged_completion(*examiners, conclusion=C.STRONG_SUPPORT))
+    assert of_kind(LeadIssued, desk.decide()) == []
+
+
+def forged_completion(*examiners: str, conclusion: C) -> ReviewCompleted:
+    said = CandidateResult(
+        capture_id=uuid_named("B-1"),
+        rank=1,
+        conclusions=(str(conclusion),) * len(examiners),
+        result=ReviewResult.SUPPORTED,
     )
+    return ReviewCompleted(**by_root(probe_id=PROBE), examiners=examiners, results=(said,), policy_version="2026.1")
+
+
+@pytest.mark.parametrize(
+    ("conclusion", "ends", "leads"), [(C.SUPPORT, ["erin"], 1), (C.EXCLUSION, ["erin"], 0), (C.SUPPORT, [], 0)]
+)
+def test_of_a_completed_review_only_what_its_examiners_said_is_believed(
+    conclusion: C, ends: list[str], leads: int
+) -> None:
+    """G8."""
+    desk = Desk(policy(reviews={"examiners": 1}))
+    desk.write(list_issued("B-1"))
+    desk.say(image_viewed("erin", ("B-1",)))
+    desk.say(candidate_reviewed("erin", "B-1", conclusion))
+    for user in ends:
+        desk.say(review_concluded(user))
+    while answers := of_kind(ReviewAnswered, desk.due()):
+        desk.write(answers[0])
+    desk.write(forged_completion("erin", conclusion=C.STRONG_SUPPORT))
+    assert [lead.conclusions for lead in of_kind(LeadIssued, desk.decide())] == [("SUPPORT",)] * leads
+
+
+@pytest.mark.parametrize("what", ["order", "reversal"])
+def test_what_comes_between_the_end_of_the_reviews_and_the_lead_prevents_it(what: str) -> None:
+    """G6, G8."""
+    desk = Desk(policy(reviews={"examiners": 1}))
+    desk.write(list_issued("B-1"))
+    for said in (image_viewed("erin", ("B-1",)), candidate_reviewed("erin", "B-1"), review_concluded("erin")):
+        desk.say(said)
+        desk.write(only(ReviewAnswered, desk.due()))
+    desk.write(only(ReviewCompleted, desk.due()))
+    assert len(of_kind(LeadIssued, desk.due())) == 1
+    if what == "order":
+        desk.order(OrderKind.SEAL)
+    else:
+        desk.say(review_reversed("erin", "B-1"))
+        desk.write(only(ReviewAnswered, desk.due()))
     assert of_kind(LeadIssued, desk.decide()) == []
 
 
@@ -318,11 +350,18 @@ def test_a_forged_answer_makes_no_comparison_of_what_was_never_opened() -> None:
     """G8; and whoever forges one does not stop the clerk."""
     desk = Desk()
     desk.write(list_issued("B-1"))
-    for said in (candidate_reviewed("erin", "B-1"), review_concluded("erin")):
+    desk.say(image_viewed("finn", ("B-1",)))
+    desk.decide()
+    others = review_id_of("erin")
+    for said in (
+        candidate_reviewed("erin", "B-1"),
+        review_concluded("erin"),
+        review_concluded("finn", review_id=others),
+    ):
         record = desk.say(said)
-        answered = by_root(probe_id=PROBE, user_id="erin", source=record.position, source_event_id=said.event_id)
+        answered = by_root(probe_id=PROBE, user_id=said.user_id, source=record.position, source_event_id=said.event_id)
         desk.write(ReviewAnswered(**answered, accepted=True, policy_version="", access_watermark=()))
-    assert desk.book.cases[PROBE].reviews == {}
+    assert [review.is_concluded for review in desk.book.cases[PROBE].reviews.values()] == [False]
     assert desk.due() == []
 
 
@@ -467,8 +506,28 @@ def test_a_list_that_was_on_its_way_when_its_record_was_sealed_is_found_as_well(
 def test_an_order_counts_from_when_a_worker_obeyed_it() -> None:
     desk = Desk()
     desk.write(list_issued("B-1"))
-    desk.order(OrderKind.SEAL, answered=False)
+    order = desk.say(record_order(OrderKind.SEAL), JAIL)
     assert desk.decide() == []
+    desk.write(order_answered(OrderKind.SEAL, order.position))
+    assert len(of_kind(SealedRecordNotice, desk.decide())) == 1
+
+
+def test_answers_that_a_worker_repeats_after_a_restart_neither_lift_nor_renew_an_order() -> None:
+    """G5."""
+    desk = Desk()
+    desk.write(list_issued("B-1"))
+    (candidate,) = desk.book.cases[PROBE].candidates
+    orders = [OrderKind.SEAL, OrderKind.UNSEAL, OrderKind.SEAL]
+    records = [desk.say(record_order(order, order_number=str(number)), JAIL) for number, order in enumerate(orders)]
+    seal, unseal, second = (
+        order_answered(order, record.position) for order, record in zip(orders, records, strict=True)
+    )
+    for answer in (seal, unseal, seal):
+        desk.write(answer)
+    assert not desk.book.is_barred(candidate)
+    for answer in (second, unseal):
+        desk.write(answer)
+    assert desk.book.is_barred(candidate)
 
 
 def test_only_the_first_outcome_of_a_probe_has_receivers() -> None:
@@ -632,6 +691,14 @@ def test_sheets_are_kept_from_the_last_opening_on_and_an_open_review_or_a_lead_k
     desk = Desk()
     desk.write(list_issued("B-1"))
     assert kept(desk, 364) == [(PROBE_IMAGE, "")]
+    desk.say(image_viewed("erin", ("B-1",)))
+    desk.decide()
+    opened_at = desk.now
+    desk.kafka.seconds += 20 * 86400
+    desk.say(image_viewed("erin", ("B-1",), occurred_at=desk.now, expires_at=desk.now + timedelta(hours=8)))
+    desk.decide()
+    (sheets,) = (each for each in desk.book.retained(POLICY) if each.item == REVIEW_SHEETS)
+    assert sheets.due_at > opened_at + timedelta(days=50)
     desk.review("erin", ("B-1",))
     assert kept(desk, 1000) == [(PROBE_IMAGE, OPEN_REVIEW), (REVIEW_SHEETS, OPEN_REVIEW)]
     desk.review("finn", ("B-1",))
@@ -663,7 +730,9 @@ def eventful() -> Desk:
     """A course of everything: reviews by two, a lead, orders on two records, notices, an acknowledgement, refusals."""
     desk = Desk()
     desk.write(list_issued(*ON_THE_LIST))
-    desk.say(image_viewed("otto", SHUFFLED, ori=OTHER_ORI), STRANGER)
+    record = desk.say(image_viewed("otto", SHUFFLED, ori=OTHER_ORI), STRANGER)
+    refused = only(ReviewAnswered, desk.decide())
+    desk.write(replace(refused, accepted=True, code=None, message=None, source=record.position))
     desk.review("erin", SHUFFLED)
     desk.order(OrderKind.SEAL, "B-3")
     desk.review("finn", ("B-2", "B-1"))

@@ -11,7 +11,17 @@ from uuid import UUID
 import pytest
 
 from infra.demo import BOOKED, SYNTHETIC, DemoResult, ProbeResult, Searches
-from schemas.events import Candidate, CandidateListIssued
+from infra.demo_accountability import Reviewed, SecondAct
+from processors.notice_states import ReceivedNotice
+from processors.review_course import Lead
+from schemas.events import (
+    Candidate,
+    CandidateListIssued,
+    LeadIssued,
+    NoticeAnswered,
+    ReviewResult,
+    SealedRecordNotice,
+)
 from schemas.positions import SourcePosition
 
 SOME_ID = UUID(int=1)
@@ -50,6 +60,74 @@ def probe(mate: str | None, rank: int | None, score: float) -> ProbeResult:
     )
 
 
+OTHER_ID = UUID(int=2)
+LEAD = LeadIssued(
+    event_id=SOME_ID,
+    occurred_at=datetime(2026, 11, 23, tzinfo=UTC),
+    actor="system:clerk",
+    lead_id=SOME_ID,
+    probe_id=SOME_ID,
+    user_id="e.example",
+    ori="CADEMO001",
+    case_number="1",
+    capture_id=SOME_ID,
+    person="sid:DEMO-B",
+    booking_ori="CADEMO001",
+    booking_number="DEMO-B",
+    examiners=("e.example", "s.second"),
+    conclusions=("SUPPORT", "SUPPORT"),
+    lead_notice="lead",
+    corroboration_reminder="other evidence",
+    policy_version="1",
+)
+NOTICE = SealedRecordNotice(
+    event_id=SOME_ID,
+    occurred_at=datetime(2026, 11, 23, tzinfo=UTC),
+    actor="system:clerk",
+    user_id="e.example",
+    ori="CADEMO001",
+    probe_id=SOME_ID,
+    case_number="1",
+    rank=1,
+    capture_id=SOME_ID,
+    booking_ori="CADEMO001",
+    booking_number="DEMO-A",
+    source=SourcePosition(topic="booking.events.v1", partition=0, offset=0),
+    order_event_id=SOME_ID,
+    order="SEAL",
+    statute="CA PC 851.91",
+    received_as=("LIST",),
+    message="destroy",
+    due_at=datetime(2026, 11, 24, tzinfo=UTC),
+)
+ANSWER = NoticeAnswered(
+    event_id=SOME_ID,
+    occurred_at=datetime(2026, 11, 23, tzinfo=UTC),
+    actor="system:clerk",
+    user_id="e.example",
+    notice_id=SOME_ID,
+    source=SourcePosition(topic="notice.acknowledgements.v1", partition=0, offset=0),
+    source_event_id=SOME_ID,
+    accepted=True,
+)
+ACT = SecondAct(
+    reviewed=Reviewed(
+        probe_id=SOME_ID,
+        examiners=("e.example", "s.second"),
+        results=((1, ReviewResult.SUPPORTED), (2, ReviewResult.NOT_SUPPORTED)),
+        mate_rank=1,
+        sheets=(b"one", b"other"),
+        orders=((SOME_ID, OTHER_ID), (OTHER_ID, SOME_ID)),
+    ),
+    leads=(Lead(issued=LEAD),),
+    mate="sid:DEMO-B",
+    notices=(ReceivedNotice(notice=NOTICE, acknowledged=ANSWER),),
+    notices_due=frozenset({("e.example", SOME_ID)}),
+    acknowledged=SOME_ID,
+    sealed="sid:DEMO-A",
+    list_after=probe(None, None, 0.3).outcome,
+)
+
 GOOD = DemoResult(
     published=6,
     enrolled=5,
@@ -62,6 +140,7 @@ GOOD = DemoResult(
     audit_equals_kafka=True,
     searches=(Searches(user="e", reason="R", count=2, issued=1, refused=1, unproven=0, reason_texts=("because",)),),
     searches_sent=Counter({("e", "R"): 2}),
+    second_act=ACT,
 )
 
 
@@ -89,5 +168,30 @@ def test_a_run_that_came_back_right_is_ok() -> None:
 )
 def test_anything_that_came_back_wrong_makes_it_fail(wrong: dict[str, Any]) -> None:
     result = replace(GOOD, **wrong)
+    assert result.faults
+    assert result.document()["ok"] is False
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"reviewed": replace(ACT.reviewed, examiners=("e.example",))},
+        {"reviewed": replace(ACT.reviewed, examiners=("e.example", "e.example"))},
+        {"reviewed": replace(ACT.reviewed, orders=((SOME_ID, OTHER_ID), (SOME_ID, OTHER_ID)))},
+        {"reviewed": replace(ACT.reviewed, results=((1, ReviewResult.DISAGREEMENT),))},
+        {"reviewed": replace(ACT.reviewed, results=((1, ReviewResult.SUPPORTED), (2, ReviewResult.SUPPORTED)))},
+        {"leads": ()},
+        {"leads": (*ACT.leads, *ACT.leads)},
+        {"leads": (Lead(issued=replace(LEAD, person="sid:DEMO-C")),)},
+        {"notices": ()},
+        {"notices": (*ACT.notices, *ACT.notices)},
+        {"notices_due": frozenset({("e.example", SOME_ID), ("s.second", SOME_ID)})},
+        {"notices": (ReceivedNotice(notice=NOTICE),)},
+        {"list_after": probe("sid:DEMO-A", 1, 0.7).outcome},
+    ],
+)
+def test_anything_wrong_with_reviews_leads_and_notices_makes_it_fail(wrong: dict[str, Any]) -> None:
+    """G5, G6, G8."""
+    result = replace(GOOD, second_act=replace(ACT, **wrong))
     assert result.faults
     assert result.document()["ok"] is False
