@@ -292,10 +292,13 @@ class World(RuleBasedStateMachine):
         if listed == "refused":
             self.write(ProbeRefused(**facts, code="X", message="X"))
             return
+        captures = [CAPTURES[booking] for booking in bookings]
+        if listed == "twice":
+            captures = [*captures[:-1], *captures[:1]]
         rows = tuple(
             Candidate(
                 rank=rank, person=f"booking:{ORI}/{booking}", ori=ORI, booking_number=booking,
-                capture_id=CAPTURES[bookings[0] if listed == "twice" and rank == len(bookings) else booking], score=0.9 - rank / 10,
+                capture_id=captures[rank - 1], score=0.9 - rank / 10,
             )
             for rank, booking in enumerate(bookings, 1)
         )  # fmt: skip
@@ -675,7 +678,7 @@ class World(RuleBasedStateMachine):
             law = self.law_read_by(clerk)
             for event in events:
                 law.judge(event, self.kafka.now)
-                self.judge_deletion(event)
+                self.judge_deletion(event, law)
         fate = self.fates.pop(0) if events and self.fates else DONE
         if fate == AWAY:
             raise TransientError("Kafka is away.")
@@ -716,12 +719,12 @@ class World(RuleBasedStateMachine):
                 law.fold(record, event, key, at)
         return law
 
-    def judge_deletion(self, event: Event) -> None:
+    def judge_deletion(self, event: Event, law: Law) -> None:
         """What is said to be deleted was deleted before, and the sheets that show a sealed record with it."""
         if isinstance(event, RetainedDataDestroyed) and "PROBE_IMAGE" in event.items:
             assert probe_scope(event.probe_id) in self.keys_destroyed
         if isinstance(event, SealedRecordNotice):
-            comparisons = self.law.case(event.probe_id).comparisons.values()
+            comparisons = law.case(event.probe_id).comparisons.values()
             assert self.sheets_destroyed >= {review for each in comparisons for review in each.sheets}
 
     def something_happens(self, clerk: Clerk) -> None:
