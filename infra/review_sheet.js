@@ -170,16 +170,19 @@
   }
 
   function save() {
-    const decisions = sections.map(read).filter(isDone).map((said) => said.decision);
+    const said = sections.map(read);
+    const decisions = said.filter(isDone).map((each) => each.decision);
+    const left = said.filter((each) => each.isBegun && !isDone(each)).length;
     const file = { format: "leadstream-review-1", probe_id: page.probe, review_id: page.review,
       examiner: page.examiner, decisions: decisions };
     const link = document.createElement("a");
     link.href = URL.createObjectURL(new Blob([JSON.stringify(file, null, 1)], { type: "application/json" }));
     link.download = "review-" + page.review + ".json";
     link.click();
-    URL.revokeObjectURL(link.href);
-    unsaved = false;
-    byId("told").textContent = decisions.length + " of " + sections.length + " saved";
+    setTimeout(() => URL.revokeObjectURL(link.href), 60000);
+    unsaved = left > 0;
+    byId("told").textContent = decisions.length + " of " + sections.length + " saved" +
+      (left ? ", " + left + " begun is not" : "");
   }
 
   function fill(section, decision) {

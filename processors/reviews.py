@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, cast
 from processors.access import Role, Standing
 from processors.enrolment import CLOCK_TOLERANCE
 from processors.refusals import Refusal, RefusalCode
-from processors.search_rules import refusal_of_user
+from processors.search_rules import USER_RULES, refusal_of_user
 from schemas.events import (
     CandidateResult,
     CandidateReviewed,
@@ -407,17 +407,7 @@ R = RefusalCode
 _BY_AN_EXAMINER = (
     Rule(
         name="users",
-        codes=(
-            R.USER_UNKNOWN,
-            R.ACCESS_NOT_GRANTED,
-            R.ACCESS_RESTRICTED,
-            R.ACCESS_REVOKED,
-            R.AGENCY_UNKNOWN,
-            R.ROLE_MISSING,
-            R.TRAINING_MISSING,
-            R.TRAINING_EXPIRED,
-            R.AGREEMENT_MISSING,
-        ),
+        codes=tuple(code for rule in USER_RULES for code in rule.codes),
         judge=_access,
     ),
     Rule(name="reviews.agency", codes=(R.AGENCY_MISMATCH,), judge=_agency),

@@ -73,9 +73,9 @@ def probe(
     by, on = collected_by or user, collection_basis or rules.usual_collection_basis.get(source)
     if None in (collected_by, collected_at, collection_basis):
         when = f"at {at.isoformat(timespec='seconds')}" if at else "at no stated time"
-        basis = f"on the basis {on}" if on else "on no stated basis"
+        ground = f"the basis {on}" if on else "no stated basis"
         say(
-            f"You state that the image was collected by {by}, {when}, {basis}. "
+            f"You state that the image was collected by {by}, {when}, on {ground}. "
             "Where that is not so: --collected-by, --collected-at, --collection-basis."
         )
     with signed(settings, key) as connection:

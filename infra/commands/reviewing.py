@@ -384,7 +384,8 @@ def _landmarks(settings: Settings) -> Callable[[bytes], NDArray[np.float64] | No
 def _write_sheet(path: Path, page: bytes) -> None:
     """Write a sheet for its owner's eyes, under the one name by which retention finds it."""
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for folder in (path.parent.parent, path.parent):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         path.unlink(missing_ok=True)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, _OWNER_ONLY)
         with os.fdopen(descriptor, "wb") as file:

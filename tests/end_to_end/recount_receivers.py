@@ -4,7 +4,7 @@
 
 It shares nothing with Leadstream but the schema files: a plain consumer, and the `avro` package as the reader. An order
 counts where a worker answered it with WITHDRAWN; everyone counts who asked for a list with the record on it, or was
-shown the record in a review that counts, unless the list was decided after the order had been lifted.
+shown the record in a review that counts, unless that was after the order had been lifted.
 """
 
 from __future__ import annotations
@@ -93,25 +93,26 @@ def recount(records: list[Read]) -> set[tuple[str, str, str]]:
     for probe, (issued, decided_ms) in lists.items():
         for candidate in issued["candidates"]:
             said = answers.get((candidate["ori"], candidate["booking_number"]), {})
+            received = dict(viewers.get((probe, str(candidate["capture_id"])), {}))
+            received[issued["user_id"]] = min(decided_ms, received.get(issued["user_id"], decided_ms))
             for offset, (outcome, event_id, _) in said.items():
                 lifted = [ms for at, (what, _, ms) in said.items() if at > offset and what == "ORDER_LIFTED"]
-                if outcome == "WITHDRAWN" and not (lifted and decided_ms >= min(lifted)):
-                    shown_to = viewers.get((probe, str(candidate["capture_id"])), set())
-                    due |= {(event_id, user, probe) for user in {issued["user_id"], *shown_to}}
+                if outcome == "WITHDRAWN":
+                    due |= {(event_id, user, probe) for user, ms in received.items() if not lifted or ms < min(lifted)}
     return due
 
 
-def _viewers(records: list[Read]) -> dict[tuple[str, str], set[str]]:
-    """Return (probe id, capture id) -> who was shown it in a review that counts."""
+def _viewers(records: list[Read]) -> dict[tuple[str, str], dict[str, int]]:
+    """Return (probe id, capture id) -> who was shown it in a review that counts, and when first."""
     judged: dict[tuple[int, int], bool] = {}
     for name, fields, _ in records:
         if name == "ReviewAnswered":
             judged.setdefault((fields["source"]["partition"], fields["source"]["offset"]), fields["accepted"])
-    found: dict[tuple[str, str], set[str]] = defaultdict(set)
+    found: dict[tuple[str, str], dict[str, int]] = defaultdict(dict)
     for name, fields, message in records:
         if name == "ImageViewed" and judged.get((message.partition(), message.offset())):
             for capture in fields["shown"]:
-                found[str(fields["probe_id"]), str(capture)].add(fields["user_id"])
+                found[str(fields["probe_id"]), str(capture)].setdefault(fields["user_id"], message.timestamp()[1])
     return found
 
 

@@ -76,6 +76,7 @@ def test_a_decision_is_explained_and_replayed_as_the_rules_and_the_user_were_the
 ) -> None:
     begin = datetime.now(UTC).replace(tzinfo=None).isoformat(timespec="seconds")
     listed = terminal.probes(image)
+    assert listed["record"] == "CandidateListIssued"
     empty = terminal.probes(image, text="investigation 26-04711")
     assert (empty["code"], empty["rule"]) == ("REASON_TEXT_SAYS_NOTHING", "probes.empty_reason_words")
     unstated = tmp_path / "edits.json"

@@ -52,7 +52,6 @@ from processors.reviews import (
     refusal_of_review,
     results_of,
 )
-from processors.search_rules import USER_RULES
 from schemas.events import (
     FeatureFinding,
     ReviewCompleted,
@@ -186,8 +185,14 @@ def who() -> list[Row]:
     for what, event in every_kind("erin"):
         rows += [
             Row(f"erin {what}", event, case=lambda: said(listed())),
-            Row(f"erin {what}, restricted", event, R.ACCESS_RESTRICTED, "users", before=(access_restricted("erin"),)),
-            Row(f"erin {what}, revoked", event, R.ACCESS_REVOKED, "users", before=(access_revoked("erin"),)),
+            Row(
+                f"erin {what}, restricted",
+                event,
+                R.ACCESS_RESTRICTED,
+                "users.standing",
+                before=(access_restricted("erin"),),
+            ),
+            Row(f"erin {what}, revoked", event, R.ACCESS_REVOKED, "users.standing", before=(access_revoked("erin"),)),
             Row(f"erin {what}, no list", event, R.LIST_UNKNOWN, "reviews.list", case=lambda: None),
             Row(
                 f"erin {what}, refused probe",
@@ -211,12 +216,12 @@ def who() -> list[Row]:
             ),
         ]
     for what, event in every_kind("nobody"):
-        rows.append(Row(f"nobody {what}", event, R.USER_UNKNOWN, "users"))
+        rows.append(Row(f"nobody {what}", event, R.USER_UNKNOWN, "users.registered"))
     for what, event in every_kind("alice"):
         rows.append(Row(f"who may only search {what}", event, R.ROLE_MISSING, "reviews.roles"))
     for what, event in every_kind("grace"):
         new = (user_registered("grace", roles=("EXAMINER",)),)
-        rows += [Row(f"who has no access yet {what}", event, R.ACCESS_NOT_GRANTED, "users", before=new)]
+        rows += [Row(f"who has no access yet {what}", event, R.ACCESS_NOT_GRANTED, "users.standing", before=new)]
     trained = with_grace
     rows += [
         Row(
@@ -230,17 +235,17 @@ def who() -> list[Row]:
             "training expired at that microsecond",
             image_viewed("grace", SHUFFLED),
             R.TRAINING_EXPIRED,
-            "users",
+            "users.training",
             at=expiry,
             before=(expiring,),
             registry=trained,
         ),
-        Row("no training", image_viewed("grace", SHUFFLED), R.TRAINING_MISSING, "users", registry=trained),
+        Row("no training", image_viewed("grace", SHUFFLED), R.TRAINING_MISSING, "users.training", registry=trained),
         Row(
             "the agreement was not accepted",
             image_viewed("erin", SHUFFLED),
             R.AGREEMENT_MISSING,
-            "users",
+            "users.agreements",
             policy=replace(POLICY, users=replace(POLICY.users, agreements={"BUREAU_POLICY": "2027.1"})),
         ),
     ]
@@ -423,10 +428,7 @@ ROWS = [*who(), *viewing(), *comparing(), *concluding(), *reversing()]
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{type(row.event).__name__}: {row.what}")
 def test_an_examiner_may_say_what_the_table_says(row: Row) -> None:
     # Who may compare is judged by the rules of who may search, and each of those gives its own name.
-    names = {rule.name for rule in USER_RULES if row.code in rule.codes} if row.rule == "users" else {row.rule}
-    code, rule = row.judged()
-    assert code is row.code
-    assert rule in names
+    assert row.judged() == (row.code, row.rule)
 
 
 def test_refusals_have_the_codes_that_their_rules_state() -> None:
