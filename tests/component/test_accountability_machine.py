@@ -500,7 +500,9 @@ class World(RuleBasedStateMachine):
 
     @rule()
     def a_clerk_comes_to_its_end(self) -> None:
+        """One that has run for long, too, does all that is due; but for retention, which it looks at once an hour."""
         self.settle(self.clerks[0])
+        self.law.is_kept_at_rest(self.kafka.now)
 
     @rule(number=st.integers(0, 1), seed=picks)
     def a_clerk_starts_anew(self, number: int, seed: int) -> None:
@@ -525,6 +527,7 @@ class World(RuleBasedStateMachine):
         for clerk in (last, *self.clerks, last):
             self.settle(clerk)
         self.law.is_kept_at_rest(self.kafka.now)
+        self.law.nothing_is_kept_too_long(self.kafka.now)
         for probe_id, case in self.law.cases.items():
             assert "PROBE_IMAGE" not in case.destroyed or probe_scope(probe_id) in self.keys_destroyed
         at_rest, another = self.kafka.seconds, self.new_clerk(self.number + 1)
