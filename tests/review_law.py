@@ -507,4 +507,8 @@ class Law:
         assert {lead.lead_id for lead, when in case.leads.values() if self.causes(case, lead, when)} == set(
             case.withdrawn
         )
-        assert not self.kept_too_long(case, at)
+
+    def nothing_is_kept_too_long(self, at: datetime) -> None:
+        """What has been kept long enough was deleted."""
+        for case in self.cases.values():
+            assert not self.kept_too_long(case, at)
