@@ -30,10 +30,10 @@ def probe(
     image: Annotated[Path, typer.Argument(help="The probe image.")],
     user: Annotated[str, typer.Option(help="Who asks; signs with the own key on this machine.")],
     reason: Annotated[str, typer.Option(help="Reason code of the policy, e.g. FELONY_INVESTIGATION.")],
-    text: Annotated[str, typer.Option(help="The reason in your own words; auditors read it.")],
     case: Annotated[str, typer.Option(help="Case number.")],
     basis: Annotated[str, typer.Option(help="Legal basis, e.g. CRIMINAL_INVESTIGATION.")],
     source: Annotated[str, typer.Option(help="Where the image comes from, e.g. WITNESS_PHOTO.")],
+    text: Annotated[str, typer.Option(help="The reason in your own words, as the policy asks; auditors read it.")] = "",
     candidates: Annotated[int | None, typer.Option(help="Length of the list; default: as the policy says.")] = None,
     collected_by: Annotated[str | None, typer.Option(help="Who collected the image; default: who asks.")] = None,
     collected_at: Annotated[
