@@ -344,6 +344,7 @@ class CaseBook:
             review = case.reviews.setdefault(event.user_id, Review(user_id=event.user_id, ori=event.ori, opened_at=at))
             review.opened_at = max(review.opened_at, at)
             review.openings[event.review_id] = Opening(shown=event.shown, expires_at=event.expires_at)
+            review.orders.add(event.shown)
             for capture_id in event.shown:
                 review.received_at.setdefault(capture_id, at)
             return

@@ -78,6 +78,8 @@ class Review:
     ori: str
     openings: dict[UUID, Opening] = field(default_factory=dict)
     """By review id."""
+    orders: set[tuple[UUID, ...]] = field(default_factory=set)
+    """In which candidates were shown, by whatever sheet: also by one that a later one of the same review replaces."""
     opened_at: datetime
     """Last."""
     received_at: dict[UUID, datetime] = field(default_factory=dict)
@@ -270,11 +272,7 @@ def _order_shown(view: ImageViewed, case: CaseFile, sitting: Sitting) -> Refusal
         return None
     shown = set(view.shown)
     others = [review for review in case.reviews.values() if review.user_id != view.user_id]
-    orders = {
-        tuple(each for each in opening.shown if each in shown)
-        for review in others
-        for opening in review.openings.values()
-    }
+    orders = {tuple(each for each in order if each in shown) for review in others for order in review.orders}
     if sitting.policy.reviews.shuffles or others:
         orders.add(tuple(each.capture_id for each in case.candidates if each.capture_id in shown))
     if view.shown not in orders:

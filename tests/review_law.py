@@ -290,11 +290,9 @@ class Law:
 
     def counts(self, said: Said, at: datetime) -> bool:
         """Tell whether something that was said has to be accepted now; said again, it has the answer that it had."""
-        if not self.may_speak(said):
-            return False
         before = self.verdicts.get(self.name_of(said))
-        if before is not None:
-            return before
+        if before is not None or not self.may_speak(said):
+            return bool(before) and self.may_speak(said)
         event = said.event
         if isinstance(event, NoticeAcknowledged):
             notice = self.notices.get(event.notice_id)
@@ -313,11 +311,12 @@ class Law:
         if isinstance(event, ImageViewed):
             return may_compare and event.ori == person.ori and self._may_view(event, said, case, policy)
         sheet = mine.sheets.get(event.review_id)
-        if not may_compare or sheet is None:
-            return False
-        if isinstance(event, ReviewConcluded):
+        return may_compare and sheet is not None and self._may_enter(said, sheet, mine, case, policy)
+
+    def _may_enter(self, said: Said, sheet: ImageViewed, mine: Comparison, case: Case, policy: Policy) -> bool:
+        if isinstance(said.event, ReviewConcluded):
             return all(self.is_barred(row) or row.capture_id in mine.said for row in case.rows)
-        return said.at < sheet.expires_at and self._is_comparison(event, sheet, case, policy)
+        return said.at < sheet.expires_at and self._is_comparison(said.event, sheet, case, policy)
 
     def _is_comparison(self, event: CandidateReviewed, sheet: ImageViewed, case: Case, policy: Policy) -> bool:
         return (
@@ -508,4 +507,8 @@ class Law:
         assert {lead.lead_id for lead, when in case.leads.values() if self.causes(case, lead, when)} == set(
             case.withdrawn
         )
-        assert not self.kept_too_long(case, at)
+
+    def nothing_is_kept_too_long(self, at: datetime) -> None:
+        """What has been kept long enough was deleted."""
+        for case in self.cases.values():
+            assert not self.kept_too_long(case, at)

@@ -71,6 +71,7 @@ from schemas.events import (
     ProbeRefused,
     RetainedDataDestroyed,
     RetentionRunRequested,
+    ReviewCompleted,
     ReviewConcluded,
     ReviewConclusion,
     ReviewReversed,
@@ -232,6 +233,8 @@ class World(RuleBasedStateMachine):
         self.on_its_way: list[Event] = []
         """What killed clerks had given to their Kafka clients; it may still be written, or never."""
         self.is_judged = True
+        self.dies_at_completion = False
+        """Whether a clerk dies when it has written that a review is completed, and no lead yet."""
         self.ticks = 0
         self.keys_destroyed: set[str] = set()
         self.sheets_destroyed: set[UUID] = set()
@@ -292,10 +295,13 @@ class World(RuleBasedStateMachine):
         if listed == "refused":
             self.write(ProbeRefused(**facts, code="X", message="X"))
             return
+        captures = [CAPTURES[booking] for booking in bookings]
+        if listed == "twice":
+            captures = [*captures[:-1], *captures[:1]]
         rows = tuple(
             Candidate(
                 rank=rank, person=f"booking:{ORI}/{booking}", ori=ORI, booking_number=booking,
-                capture_id=CAPTURES[bookings[0] if listed == "twice" and rank == len(bookings) else booking], score=0.9 - rank / 10,
+                capture_id=captures[rank - 1], score=0.9 - rank / 10,
             )
             for rank, booking in enumerate(bookings, 1)
         )  # fmt: skip
@@ -376,11 +382,11 @@ class World(RuleBasedStateMachine):
         users=groups,
         against=st.sampled_from((None, None, None, *BOOKINGS)),
         seed=picks,
-        read=st.booleans(),
+        read=st.sampled_from(("not", "to the end", "until the review is completed")),
         order=st.sampled_from(("one after the other", "side by side")),
     )
     def whole_reviews_are_made(
-        self, probe: UUID, users: tuple[str, ...], against: str | None, seed: int, order: str, *, read: bool
+        self, probe: UUID, users: tuple[str, ...], against: str | None, seed: int, read: str, order: str
     ) -> None:
         """What most reviews are: opened, every candidate compared, concluded; by several, perhaps side by side."""
         chance = Random(seed)  # noqa: S311 - repeatable
@@ -403,8 +409,10 @@ class World(RuleBasedStateMachine):
             if queue:
                 self.say_for(*queue.pop(0))
             queues = [each for each in queues if each]
-        if read:
+        if read != "not":
+            self.dies_at_completion = read == "until the review is completed"
             self.settle(self.clerks[0])
+            self.dies_at_completion = False
 
     @rule(
         probe=probes,
@@ -492,7 +500,9 @@ class World(RuleBasedStateMachine):
 
     @rule()
     def a_clerk_comes_to_its_end(self) -> None:
+        """One that has run for long, too, does all that is due; but for retention, which it looks at once an hour."""
         self.settle(self.clerks[0])
+        self.law.is_kept_at_rest(self.kafka.now)
 
     @rule(number=st.integers(0, 1), seed=picks)
     def a_clerk_starts_anew(self, number: int, seed: int) -> None:
@@ -517,6 +527,7 @@ class World(RuleBasedStateMachine):
         for clerk in (last, *self.clerks, last):
             self.settle(clerk)
         self.law.is_kept_at_rest(self.kafka.now)
+        self.law.nothing_is_kept_too_long(self.kafka.now)
         for probe_id, case in self.law.cases.items():
             assert "PROBE_IMAGE" not in case.destroyed or probe_scope(probe_id) in self.keys_destroyed
         at_rest, another = self.kafka.seconds, self.new_clerk(self.number + 1)
@@ -664,7 +675,9 @@ class World(RuleBasedStateMachine):
         """Let a clerk work until there is nothing to do."""
         for _ in range(2000):
             before = self.kafka.seconds
-            self.turn(clerk)
+            if not self.turn(clerk):
+                self.clerks[self.clerks.index(clerk)] = self.new_clerk(before)
+                return
             if self.kafka.seconds == before and clerk._ends is None and not clerk._has_news:
                 return
         pytest.fail("The clerk does not come to an end.")
@@ -675,7 +688,7 @@ class World(RuleBasedStateMachine):
             law = self.law_read_by(clerk)
             for event in events:
                 law.judge(event, self.kafka.now)
-                self.judge_deletion(event)
+                self.judge_deletion(event, law)
         fate = self.fates.pop(0) if events and self.fates else DONE
         if fate == AWAY:
             raise TransientError("Kafka is away.")
@@ -685,7 +698,8 @@ class World(RuleBasedStateMachine):
         written, rest = self.parted(events, fate)
         for event in written:
             self.write(event)
-        if fate in (KILLED_BEFORE, KILLED_PARTLY, KILLED_AFTER):
+        completes = any(isinstance(event, ReviewCompleted) for event in written)
+        if fate in (KILLED_BEFORE, KILLED_PARTLY, KILLED_AFTER) or (completes and self.dies_at_completion):
             self.on_its_way += rest
             raise Killed
         if fate in (UNKNOWN, PARTLY):
@@ -716,12 +730,12 @@ class World(RuleBasedStateMachine):
                 law.fold(record, event, key, at)
         return law
 
-    def judge_deletion(self, event: Event) -> None:
+    def judge_deletion(self, event: Event, law: Law) -> None:
         """What is said to be deleted was deleted before, and the sheets that show a sealed record with it."""
         if isinstance(event, RetainedDataDestroyed) and "PROBE_IMAGE" in event.items:
             assert probe_scope(event.probe_id) in self.keys_destroyed
         if isinstance(event, SealedRecordNotice):
-            comparisons = self.law.case(event.probe_id).comparisons.values()
+            comparisons = law.case(event.probe_id).comparisons.values()
             assert self.sheets_destroyed >= {review for each in comparisons for review in each.sheets}
 
     def something_happens(self, clerk: Clerk) -> None:

@@ -251,6 +251,42 @@ def test_a_third_examiner_comes_too_late_and_the_review_of_a_policy_of_one_ends_
     }
 
 
+def test_whoever_concludes_after_enough_have_is_told_so_before_the_completed_review_is_written() -> None:
+    """G8: no opinion counts as heard and is then left out of the result."""
+    desk = Desk(policy(reviews={"examiners": 1}))
+    desk.write(list_issued("B-1"))
+    for user in ("erin", "finn"):
+        desk.say(image_viewed(user, ("B-1",)))
+        desk.say(candidate_reviewed(user, "B-1", C.SUPPORT if user == "erin" else C.EXCLUSION))
+    for user in ("erin", "finn"):
+        desk.say(review_concluded(user))
+    written = desk.decide()
+    assert [answer.code for answer in of_kind(ReviewAnswered, written)][-2:] == [None, "REVIEW_CLOSED"]
+    assert only(ReviewCompleted, written).examiners == ("erin",)
+
+
+def test_no_further_examiner_sees_an_order_that_an_earlier_one_saw_on_a_sheet_that_was_replaced() -> None:
+    """G8: a second examiner is blind to the first."""
+    desk = Desk()
+    desk.write(list_issued(*ON_THE_LIST))
+    desk.say(image_viewed("erin", SHUFFLED))
+    desk.say(image_viewed("erin", AGAIN))
+    desk.say(image_viewed("finn", SHUFFLED))
+    codes = [answer.code for answer in of_kind(ReviewAnswered, desk.decide())]
+    assert codes == [None, None, "ORDER_NOT_SHUFFLED"]
+
+
+def test_a_list_with_one_capture_id_for_two_records_is_not_reviewed() -> None:
+    """G8: a lead on the one could rest on a comparison of the other."""
+    desk = Desk()
+    listed = list_issued("B-1", "B-2")
+    same = tuple(replace(row, capture_id=uuid_named("B-1")) for row in listed.candidates)
+    desk.write(replace(listed, candidates=same))
+    desk.say(image_viewed("erin", ("B-1", "B-1")))
+    desk.say(image_viewed("erin", ("B-1",)))
+    assert {answer.code for answer in of_kind(ReviewAnswered, desk.decide())} == {"CANDIDATES_DIFFER"}
+
+
 @pytest.mark.parametrize("conclusion", [None, C.EXCLUSION, C.SUPPORT])
 @pytest.mark.parametrize("examiners", [(), ("erin",), ("erin", "erin"), ("erin", "finn"), ("erin", "nobody")])
 def test_a_forged_completed_review_makes_no_lead(examiners: tuple[str, ...], conclusion: C | None) -> None:
@@ -424,6 +460,17 @@ def test_an_order_withdraws_the_lead_and_tells_everyone_who_received_the_record(
     assert told.due_at - told.occurred_at == timedelta(hours=POLICY.notices.acknowledge_within_hours)
 
 
+def test_two_orders_to_which_their_publisher_gave_one_event_id_are_both_told() -> None:
+    """G6: what a booking system repeats by mistake keeps no receiver in the dark."""
+    desk = Desk()
+    desk.write(list_issued("B-1", "B-2"))
+    for order, booking in ((OrderKind.SEAL, "B-1"), (OrderKind.EXPUNGE, "B-1"), (OrderKind.SEAL, "B-2")):
+        record = desk.say(record_order(order, booking, event_id=uuid_named("careless")), JAIL)
+        desk.write(order_answered(order, record.position, booking))
+    told = [(notice.order, notice.booking_number) for notice in of_kind(SealedRecordNotice, desk.decide())]
+    assert sorted(told) == [("EXPUNGE", "B-1"), ("SEAL", "B-1"), ("SEAL", "B-2")]
+
+
 @pytest.mark.parametrize("by", ["erin", "sue"])
 def test_a_reversal_withdraws_the_lead_and_tells_its_receiver(by: str) -> None:
     desk = Desk()
@@ -580,6 +627,19 @@ def test_a_notice_is_acknowledged_by_who_received_it_and_says_what_was_done(
     assert (answer.accepted, answer.code) == (code is None, code)
     reminders = of_kind(NoticeReminder, desk.due(notice.due_at))
     assert [reminder.notice_id for reminder in reminders] == ([notice.event_id] if code else [])
+
+
+def test_an_acknowledgement_that_was_refused_is_refused_when_it_is_sent_again() -> None:
+    """G11: nor do other words under the event id of one that was refused count later."""
+    desk, notice = noticed()
+    said = notice_acknowledged("alice", notice.event_id, statement=" ")
+    for _ in range(2):
+        desk.say(said)
+        desk.say(replace(said, statement="Destroyed."))
+        codes = [answer.code for answer in of_kind(NoticeAnswered, desk.decide())]
+        assert codes == ["STATEMENT_MISSING", "STATEMENT_MISSING"]
+    desk.say(notice_acknowledged("alice", notice.event_id))
+    assert only(NoticeAnswered, desk.decide()).accepted
 
 
 def test_who_lost_access_can_still_acknowledge() -> None:

@@ -102,7 +102,9 @@ def listed(*bookings: str, ori: str = ORI) -> CaseFile:
 
 def opened(case: CaseFile, by: str = "erin", shown: tuple[str, ...] = SHUFFLED) -> CaseFile:
     opening = Opening(shown=tuple(uuid_named(name) for name in shown), expires_at=SHEET_ENDS)
-    case.reviews[by] = Review(user_id=by, ori=ORI, opened_at=NOW, openings={review_id_of(by): opening})
+    case.reviews[by] = Review(
+        user_id=by, ori=ORI, opened_at=NOW, openings={review_id_of(by): opening}, orders={opening.shown}
+    )
     return case
 
 
