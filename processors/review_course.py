@@ -14,6 +14,7 @@ from schemas.events import (
     CandidateReviewed,
     ImageViewed,
     LeadIssued,
+    LeadWithdrawalCause,
     LeadWithdrawn,
     RetainedDataDestroyed,
     ReviewAnswered,
@@ -54,6 +55,11 @@ class Lead:
 
     issued: LeadIssued
     withdrawn: LeadWithdrawn | None = None
+
+    @property
+    def is_masked(self) -> bool:
+        """Whether a court order withdrew it: then the command line does not show whom it named."""
+        return self.withdrawn is not None and self.withdrawn.cause is not LeadWithdrawalCause.REVIEW_REVERSED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

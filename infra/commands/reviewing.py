@@ -33,7 +33,6 @@ from schemas.events import (
     CandidateReviewed,
     FeatureFinding,
     ImageViewed,
-    LeadWithdrawalCause,
     ProbeRefused,
     ReviewConclusion,
     ReviewReversed,
@@ -360,7 +359,7 @@ def leads(
 
 def _whom(lead: Lead) -> tuple[str, str]:
     """Return person and booking number; a lead that a court order withdrew names nobody."""
-    if lead.withdrawn and lead.withdrawn.cause is not LeadWithdrawalCause.REVIEW_REVERSED:
+    if lead.is_masked:
         return "(sealed)", "(sealed)"
     return lead.issued.person, lead.issued.booking_number
 

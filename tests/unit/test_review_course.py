@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from builders import NOW, ORI, uuid_named
 
-from processors.review_course import ReviewCourse, course_of, leads_of, may_see_results
+from processors.review_course import Lead, ReviewCourse, course_of, leads_of, may_see_results
 from schemas.events import (
     CandidateReviewed,
     ImageViewed,
@@ -183,3 +183,12 @@ def test_until_all_have_concluded_results_are_seen_by_those_alone_who_have_or_wh
     one_of_two = course(opened("alice"), decided("alice", ReviewConclusion.SUPPORT), concluded("alice"), opened("bob"))
     assert may_see_results(one_of_two, viewer, roles, EXAMINERS) is sees
     assert may_see_results(replace(one_of_two, completed=COMPLETED), viewer, roles, EXAMINERS)
+
+
+def test_a_lead_that_a_court_order_withdrew_is_masked_and_one_that_an_examiner_took_back_is_not() -> None:
+    """G5."""
+    masked = {
+        cause for cause in LeadWithdrawalCause if Lead(issued=LEAD, withdrawn=replace(WITHDRAWN, cause=cause)).is_masked
+    }
+    assert masked == {LeadWithdrawalCause.RECORD_SEALED, LeadWithdrawalCause.RECORD_EXPUNGED}
+    assert not Lead(issued=LEAD).is_masked
