@@ -277,6 +277,13 @@ class Policy(_Closed):
 
 
 _POLICY = TypeAdapter(Policy)
+_IN_WORDS = {
+    "unexpected_keyword_argument": "unknown; a rule that nobody evaluates must not look as if it held",
+    "missing_keyword_only_argument": "missing; every rule is said, none is taken for granted",
+    "missing": "missing; every rule is said, none is taken for granted",
+    "missing_argument": "missing; every rule is said, none is taken for granted",
+}
+"""Kind of error -> what a bureau is told, where the library speaks of arguments."""
 
 
 def read_policy(text: str) -> Policy:
@@ -309,7 +316,10 @@ def parse_policy(document: Mapping[str, Any]) -> Policy:
     try:
         policy = _POLICY.validate_python({**given, **rules})
     except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, each['loc'])) or 'file'}: {each['msg']}" for each in error.errors())
+        problems = "; ".join(
+            f"{'.'.join(map(str, each['loc'])) or 'file'}: {_IN_WORDS.get(each['type'], each['msg'])}"
+            for each in error.errors()
+        )
         raise ContractError(f"Policy: {problems}") from None
     if contradiction := _contradiction(policy):
         raise ContractError(f"Policy: {contradiction}")
