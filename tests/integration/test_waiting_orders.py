@@ -64,14 +64,21 @@ def test_an_order_is_found_among_bookings_and_waits_until_the_workers_have_commi
     producer.flush()
     appended_s = time.time()
 
+    obeyed: list[tuple[int, int]] = []
+
+    async def obey(partition: int, offset: int) -> None:
+        obeyed.append((partition, offset))
+
     async def run() -> None:
-        watch = OrderWatch(look, log, replica, now, settle_s=LIMIT_S)
+        watch = OrderWatch(look, log, replica, now, obey=obey, settle_s=LIMIT_S)
         await watch._look()
         assert 0.0 <= watch._waiting_s() <= time.time() - appended_s + 1.0
         (waiting,) = watch._lag._waiting
         assert waiting.booking.encode() == key_of(order)
         assert waiting.offset >= before[BOOKING_EVENTS, waiting.partition]
         assert await watch.is_within(LIMIT_S)
+        await watch._take_over()
+        assert obeyed == [(waiting.partition, waiting.offset)]
         commit()
         await watch._look()
         assert (watch._waiting_s(), await watch.is_within(LIMIT_S)) == (0.0, True)
