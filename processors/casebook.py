@@ -217,13 +217,13 @@ class CaseBook:
         # Of bookings only orders matter here, and there are many bookings.
         if record.topic == BOOKING_EVENTS and record_name(record.value) != RecordOrderReceived.AVRO_NAME:
             return
+        if record.topic in SAID_TO_THE_CLERK and not _stands_where_its_key_belongs(record):
+            self._bury(record, WRONG_PARTITION, "Publish with the murmur2 partitioner: keys decide order.")
+            return
         try:
             event = decode_for(record.topic, record.value)
         except ContractError as error:
             self._bury(record, CONTRACT, str(error))
-            return
-        if record.topic in SAID_TO_THE_CLERK and not _stands_where_its_key_belongs(record):
-            self._bury(record, WRONG_PARTITION, "Publish with the murmur2 partitioner: keys decide order.")
             return
         self._apply(record, event)
 

@@ -51,8 +51,10 @@ from schemas.topics import (
     BOOKING_OUTCOMES,
     DEAD_LETTERS,
     GALLERY,
+    NOTICE_ACKNOWLEDGEMENTS,
     PROBE_OUTCOMES,
     PROBE_REQUESTS,
+    REVIEW_EVENTS,
     TOPICS,
 )
 
@@ -69,7 +71,7 @@ Headers = list[tuple[str | bytes, bytes | None]]
 Place = tuple[str, int, int]
 Answers = list[tuple[str, str | None]]
 
-FROM_OUTSIDE = (BOOKING_EVENTS, PROBE_REQUESTS, ACCESS)
+FROM_OUTSIDE = (BOOKING_EVENTS, PROBE_REQUESTS, ACCESS, REVIEW_EVENTS, NOTICE_ACKNOWLEDGEMENTS)
 ANSWERS = (DEAD_LETTERS, BOOKING_OUTCOMES, PROBE_OUTCOMES)
 SENDER_LIMIT_S = 300
 NOT_UTF8 = b"\xff\xfe"
