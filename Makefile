@@ -27,7 +27,7 @@ test: $(STAMP) ## everything that needs no Apache Kafka: embedded broker, ClickH
 
 test-kafka: $(STAMP) ## what needs Apache Kafka, and the same end-to-end tests on it; needs Java 17 and Maven once
 	$(BIN)/leadstream assets fetch
-	LEADSTREAM_TEST_BROKER=apache $(BIN)/pytest -m "not long" tests/integration tests/end_to_end
+	LEADSTREAM_TEST_BROKER=apache $(BIN)/pytest -m "not long and not any_broker" tests/integration tests/end_to_end
 
 test-long: $(STAMP) ## minutes to hours: kills by the hundred, fuzzing, soak; results go under docs/measurements
 	$(BIN)/leadstream assets fetch

@@ -117,7 +117,7 @@ class OrderWatch(faust.Service):
 
     async def _take_over(self) -> None:
         """Obey what has waited since an earlier look, in the order of each partition."""
-        waiting = self._lag.waiting(self._replica.active.ledger.has_reached)
+        waiting = self._lag.waiting(self._is_obeyed)
         self._taken_over &= {(order.partition, order.offset) for order in waiting}
         for order in sorted(waiting, key=lambda each: (each.partition, each.offset)):
             place = (order.partition, order.offset)

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from bureaus import Bureau
 
+pytestmark = pytest.mark.any_broker
+
 DONE, REFUSED, USAGE = 0, 1, 2
 TAKEN_AT = datetime(2026, 2, 3, 4, 5, tzinfo=UTC)
 

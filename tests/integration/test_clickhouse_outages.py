@@ -45,6 +45,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+pytestmark = pytest.mark.any_broker
+
 SCHEMA = load_schema()
 PARTITIONS = 3
 ANYTHING = ""

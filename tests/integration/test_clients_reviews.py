@@ -50,6 +50,8 @@ if TYPE_CHECKING:
     from connectors.reviews import PublishedReview
     from schemas.events import Event
 
+pytestmark = pytest.mark.any_broker
+
 AT = datetime(2026, 11, 23, 9, 30, tzinfo=UTC)
 DEADLINE_S = 60.0
 JUNK = b"\xc3\x01 these bytes are no answer"

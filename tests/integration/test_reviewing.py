@@ -49,6 +49,8 @@ if TYPE_CHECKING:
     from schemas.events import Event
     from schemas.positions import SourcePosition
 
+pytestmark = pytest.mark.any_broker
+
 AT = datetime(2026, 11, 23, 9, 30, tzinfo=UTC)
 ALICE, BOB, UNTRAINED = "alice", "bob", "eve"
 PHOTOS = 4

@@ -7,8 +7,11 @@ import sys
 import zipfile
 from pathlib import Path
 
+import pytest
+
 import infra
 
+pytestmark = pytest.mark.any_broker
 ROOT = Path(infra.__file__).resolve().parent.parent
 LOAD_ALL = """
 import sys
