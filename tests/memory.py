@@ -12,6 +12,7 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 from builders import NOW
+from hypothesis import settings
 
 from connectors.kafka_log import KafkaLog
 from processors.audit import Bounds, Tip
@@ -199,3 +200,8 @@ class AtOnce(ThreadPoolExecutor):
         except Exception as error:  # noqa: BLE001 - as a thread would
             done.set_exception(error)
         return done
+
+
+def sequences() -> int:
+    """Return how many sequences a state machine draws: the same few in ordinary runs, many new ones in long runs."""
+    return 150 if settings.default.derandomize else 500

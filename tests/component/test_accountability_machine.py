@@ -46,7 +46,7 @@ from builders import (
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
-from memory import AWAY, DONE, KILLED_AFTER, KILLED_BEFORE, UNKNOWN, Killed, MemoryKafka, MemoryReader
+from memory import AWAY, DONE, KILLED_AFTER, KILLED_BEFORE, UNKNOWN, Killed, MemoryKafka, MemoryReader, sequences
 from review_law import Law
 
 from processors import access, casebook
@@ -792,4 +792,4 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.mark.usefixtures("_quick")
 def test_in_any_order_of_reviews_orders_forgeries_and_kills_leads_and_notices_come_out_right() -> None:
     """G3, G6, G8, G11, G12."""
-    run_state_machine_as_test(World, settings=settings(max_examples=500, stateful_step_count=50, deadline=None))
+    run_state_machine_as_test(World, settings=settings(max_examples=sequences(), stateful_step_count=50, deadline=None))

@@ -58,6 +58,7 @@ from memory import (
     MemoryKafka,
     MemoryReader,
     MemoryTrail,
+    sequences,
 )
 
 from connectors import probes as probe_clients
@@ -937,5 +938,5 @@ def loop(monkeypatch: pytest.MonkeyPatch) -> Iterator[asyncio.AbstractEventLoop]
 def test_in_any_order_of_duplicates_kills_and_restarts_the_guarantees_hold(loop: asyncio.AbstractEventLoop) -> None:
     """G1, G2, G3, G5, G11."""
     run_state_machine_as_test(
-        lambda: World(loop), settings=settings(max_examples=500, stateful_step_count=50, deadline=None)
+        lambda: World(loop), settings=settings(max_examples=sequences(), stateful_step_count=50, deadline=None)
     )
