@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from infra.assets import Assets
     from infra.brokers import Kind
 
+# Starts systems of its own: on the embedded broker, which keeps two cores busy by itself, that takes minutes.
+pytestmark = pytest.mark.kafka
 DONE, REFUSED = 0, 1
 
 

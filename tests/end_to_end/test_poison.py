@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from connectors.bookings import Published
     from infra.brokers import Kind
 
+# Starts systems of its own: on the embedded broker, which keeps two cores busy by itself, that takes minutes.
+pytestmark = pytest.mark.kafka
 NAME = "worker-1"
 
 

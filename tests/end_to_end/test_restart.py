@@ -37,6 +37,8 @@ def said_of_snapshots(bureau: Bureau) -> set[str]:
     return events & {"snapshot read", "snapshot refused"}
 
 
+# Starts a system three times: on the embedded broker, which keeps two cores busy by itself, that takes a minute.
+@pytest.mark.kafka
 def test_a_second_start_finds_the_same_gallery_and_audit(
     tmp_path: Path, broker_kind: Kind, photos: dict[str, bytes]
 ) -> None:
