@@ -21,11 +21,11 @@ $(STAMP): constraints.txt pyproject.toml
 demo: $(STAMP) ## the whole road in a temporary folder: book, probe, list, audit
 	$(BIN)/leadstream demo --json demo/result.json
 
-test: $(STAMP) ## everything that needs no Apache Kafka: embedded broker, ClickHouse engine in process
+test: $(STAMP) ## on the embedded broker and without one, ClickHouse engine in process
 	$(BIN)/leadstream assets fetch
 	$(BIN)/pytest -m "not kafka and not long"
 
-test-kafka: $(STAMP) ## what needs Apache Kafka, and the same end-to-end tests on it; needs Java 17 and Maven once
+test-kafka: $(STAMP) ## what needs Apache Kafka or is slow without it, and the end-to-end tests on it; needs Java 17, Maven once
 	$(BIN)/leadstream assets fetch
 	LEADSTREAM_TEST_BROKER=apache $(BIN)/pytest -m "not long and not any_broker" tests/integration tests/end_to_end
 

@@ -174,7 +174,7 @@ def rebuilding(settings: Settings) -> Iterator[Rebuild]:
             objects=wiring.object_store(settings),
             extractor=extractor,
             attempts=AttemptCounter(folder / "attempts"),
-            policy=known.policy_at(wiring.now()) or wiring.policy(settings),
+            policy=wiring.policy_in_force(settings, known, wiring.now()),
             clock=wiring.now,
             send=send,
         )

@@ -13,7 +13,7 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from processors.access import Role, Standing
 from processors.enrolment import CLOCK_TOLERANCE
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from processors.access import Directory
     from processors.policy import Policy, ReviewRules
-    from schemas.events import LeadIssued, LeadWithdrawn, ProbeSubmitted, ReviewCompleted
+    from schemas.events import LeadIssued, LeadWithdrawn, ReviewCompleted
 
 Said = ImageViewed | CandidateReviewed | ReviewConcluded | ReviewReversed
 """What an examiner says."""
@@ -199,7 +199,7 @@ def _refuse(code: RefusalCode, message: str) -> Refusal:
 def _access(event: Said, _case: CaseFile, sitting: Sitting) -> Refusal | None:
     """Judge by the rules of who may search, with the roles of a review."""
     user, policy = sitting.directory.users.get(event.user_id), sitting.policy
-    asking = cast("ProbeSubmitted", _Asking(event.user_id, user.ori if user else ""))
+    asking = _Asking(event.user_id, user.ori if user else "")
     for_reviews = replace(policy, users=replace(policy.users, roles=policy.reviews.roles))
     refusal = refusal_of_user(asking, sitting.directory, for_reviews, sitting.at)
     if refusal is not None and refusal.code is RefusalCode.ROLE_MISSING:

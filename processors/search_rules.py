@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, timedelta
 from itertools import chain, pairwise
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 from processors.access import Standing, User
 from processors.enrolment import CLOCK_TOLERANCE
@@ -40,7 +40,22 @@ class Rule:
     name: str
     codes: tuple[RefusalCode, ...]
     """Every code that its refusals may have."""
-    judge: Callable[[ProbeSubmitted, Directory, Policy, datetime], Refusal | None]
+    judge: Callable[[Any, Directory, Policy, datetime], Refusal | None]
+    """Of a request; where only who asks is judged, of anything that says so (`Asking`)."""
+
+
+class Asking(Protocol):
+    """Who asks for something, and for which agency."""
+
+    @property
+    def user_id(self) -> str:
+        """The user."""
+        ...
+
+    @property
+    def ori(self) -> str:
+        """The agency."""
+        ...
 
 
 def refusal_of_search(request: ProbeSubmitted, directory: Directory, policy: Policy, at: datetime) -> Refusal | None:
@@ -48,9 +63,9 @@ def refusal_of_search(request: ProbeSubmitted, directory: Directory, policy: Pol
     return _first(judgements(request, directory, policy, at))
 
 
-def refusal_of_user(request: ProbeSubmitted, directory: Directory, policy: Policy, at: datetime) -> Refusal | None:
+def refusal_of_user(asking: Asking, directory: Directory, policy: Policy, at: datetime) -> Refusal | None:
     """Return why this user may not search at this instant (G3), or None. Administrators get no exception."""
-    return _first(_judge(USER_RULES, request, directory, policy, at))
+    return _first(_judge(USER_RULES, asking, directory, policy, at))
 
 
 def refusal_of_request(request: ProbeSubmitted, directory: Directory, policy: Policy, at: datetime) -> Refusal | None:
@@ -86,7 +101,7 @@ def refusal_of_late_orders(policy: Policy) -> Refusal:
 
 
 def _judge(
-    rules: Sequence[Rule], request: ProbeSubmitted, directory: Directory, policy: Policy, at: datetime
+    rules: Sequence[Rule], request: Asking, directory: Directory, policy: Policy, at: datetime
 ) -> Iterator[tuple[Rule, Refusal | None]]:
     for rule in rules:
         refusal = rule.judge(request, directory, policy, at)
@@ -104,16 +119,16 @@ def _refuse(code: RefusalCode, message: str) -> Refusal:
 # Who asks (G3).
 
 
-def _user(request: ProbeSubmitted, directory: Directory) -> User:
+def _user(asking: Asking, directory: Directory) -> User:
     """Return who asks; whoever is not registered has neither access nor anything else."""
-    nobody = User(user_id=request.user_id, ori="", roles=frozenset(), public_key=None)
-    return directory.users.get(request.user_id, nobody)
+    nobody = User(user_id=asking.user_id, ori="", roles=frozenset(), public_key=None)
+    return directory.users.get(asking.user_id, nobody)
 
 
-def _registered(request: ProbeSubmitted, directory: Directory, _policy: Policy, _at: datetime) -> Refusal | None:
-    if request.user_id in directory.users:
+def _registered(asking: Asking, directory: Directory, _policy: Policy, _at: datetime) -> Refusal | None:
+    if asking.user_id in directory.users:
         return None
-    return _refuse(RefusalCode.USER_UNKNOWN, f"User {request.user_id} is not registered.")
+    return _refuse(RefusalCode.USER_UNKNOWN, f"User {asking.user_id} is not registered.")
 
 
 _CODE_OF_STANDING = {
@@ -123,40 +138,40 @@ _CODE_OF_STANDING = {
 }
 
 
-def _standing(request: ProbeSubmitted, directory: Directory, _policy: Policy, _at: datetime) -> Refusal | None:
-    user = _user(request, directory)
+def _standing(asking: Asking, directory: Directory, _policy: Policy, _at: datetime) -> Refusal | None:
+    user = _user(asking, directory)
     if user.standing is Standing.GRANTED:
         return None
     words = user.standing.value.lower().replace("_", " ")
     return _refuse(_CODE_OF_STANDING[user.standing], f"The access of {user.user_id} is {words}; ask an administrator.")
 
 
-def _membership(request: ProbeSubmitted, directory: Directory, _policy: Policy, _at: datetime) -> Refusal | None:
-    user = _user(request, directory)
-    if user.ori == request.ori:
+def _membership(asking: Asking, directory: Directory, _policy: Policy, _at: datetime) -> Refusal | None:
+    user = _user(asking, directory)
+    if user.ori == asking.ori:
         return None
     return _refuse(
         RefusalCode.AGENCY_MISMATCH,
-        f"{user.user_id} does not belong to agency {request.ori}; search on behalf of the own agency.",
+        f"{user.user_id} does not belong to agency {asking.ori}; search on behalf of the own agency.",
     )
 
 
-def _agency(request: ProbeSubmitted, directory: Directory, _policy: Policy, _at: datetime) -> Refusal | None:
-    if request.ori in directory.agencies:
+def _agency(asking: Asking, directory: Directory, _policy: Policy, _at: datetime) -> Refusal | None:
+    if asking.ori in directory.agencies:
         return None
-    return _refuse(RefusalCode.AGENCY_UNKNOWN, f"Agency {request.ori} is not registered.")
+    return _refuse(RefusalCode.AGENCY_UNKNOWN, f"Agency {asking.ori} is not registered.")
 
 
-def _roles(request: ProbeSubmitted, directory: Directory, policy: Policy, _at: datetime) -> Refusal | None:
-    user = _user(request, directory)
+def _roles(asking: Asking, directory: Directory, policy: Policy, _at: datetime) -> Refusal | None:
+    user = _user(asking, directory)
     if user.roles & policy.users.roles:
         return None
     needed = ", ".join(sorted(policy.users.roles))
     return _refuse(RefusalCode.ROLE_MISSING, f"{user.user_id} has none of the roles {needed}.")
 
 
-def _training(request: ProbeSubmitted, directory: Directory, policy: Policy, at: datetime) -> Refusal | None:
-    user = _user(request, directory)
+def _training(asking: Asking, directory: Directory, policy: Policy, at: datetime) -> Refusal | None:
+    user = _user(asking, directory)
     for course, asked in sorted(policy.users.courses.items()):
         completed = [training for training in user.trainings if training.course == course]
         counting = [training for training in completed if training.version in asked.versions]
@@ -180,12 +195,12 @@ def _training(request: ProbeSubmitted, directory: Directory, policy: Policy, at:
     return None
 
 
-def _agreements(request: ProbeSubmitted, directory: Directory, policy: Policy, _at: datetime) -> Refusal | None:
-    return _not_accepted(_user(request, directory), policy.users.agreements)
+def _agreements(asking: Asking, directory: Directory, policy: Policy, _at: datetime) -> Refusal | None:
+    return _not_accepted(_user(asking, directory), policy.users.agreements)
 
 
-def _agency_agreements(request: ProbeSubmitted, directory: Directory, policy: Policy, _at: datetime) -> Refusal | None:
-    return _not_accepted(_user(request, directory), policy.agency(request.ori).agreements)
+def _agency_agreements(asking: Asking, directory: Directory, policy: Policy, _at: datetime) -> Refusal | None:
+    return _not_accepted(_user(asking, directory), policy.agency(asking.ori).agreements)
 
 
 def _not_accepted(user: User, asked: Mapping[str, str]) -> Refusal | None:

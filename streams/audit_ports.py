@@ -7,17 +7,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
+from streams.ports import RecordLog
+
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
     from processors.audit import AuditRow, Bounds, Tip
-    from schemas.records import LogRecord
-
-TopicPartition = tuple[str, int]
+    from streams.ports import TopicPartition
 
 
-class AuditLog(Protocol):
-    """Kafka, read by hand from chosen offsets."""
+class AuditLog(RecordLog, Protocol):
+    """Kafka for the sink, which has to have everything."""
 
     def bounds(self, topics: Collection[str]) -> Mapping[TopicPartition, Bounds]:
         """Return what Kafka holds of every partition of some topics.
@@ -33,23 +33,6 @@ class AuditLog(Protocol):
         Raises:
             TransientError: Kafka does not answer.
         """
-        ...
-
-    def start(self, offsets: Mapping[TopicPartition, int]) -> None:
-        """Read these partitions from these offsets on."""
-        ...
-
-    def read(self, timeout_s: float) -> Sequence[LogRecord]:
-        """Return the next records, in order within each partition, or none when nothing came in time.
-
-        Raises:
-            TransientError: Kafka is away; nothing was skipped, the next call goes on.
-            IntegrityError: Kafka no longer has the next offset.
-        """
-        ...
-
-    def passed(self) -> Mapping[TopicPartition, int]:
-        """Return the ends that were reached; every record before them was handed out. Does not ask."""
         ...
 
     def tell(self, appended: Mapping[TopicPartition, int]) -> None:

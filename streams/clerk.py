@@ -15,7 +15,7 @@ import math
 import time
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -35,8 +35,7 @@ if TYPE_CHECKING:
     from processors.access import RetentionRequest
     from processors.casebook import CaseBook, Unanswerable
     from schemas.events import DeadLetter, Event
-    from schemas.records import LogRecord
-    from streams.ports import Clock, Objects, TopicPartition
+    from streams.ports import Clock, Objects, RecordLog, TopicPartition
 
 GROUP = "leadstream-clerk"
 """Names the client to the broker; the clerk joins no group and commits nothing."""
@@ -50,27 +49,6 @@ RETRY_AFTER_S = 0.5
 WARN_EVERY_S = 30.0
 
 log = structlog.get_logger()
-
-
-class ClerksLog(Protocol):
-    """Kafka, read by hand from chosen offsets."""
-
-    def start(self, offsets: Mapping[TopicPartition, int]) -> None:
-        """Read these partitions from these offsets on."""
-        ...
-
-    def read(self, timeout_s: float) -> Sequence[LogRecord]:
-        """Return the next records, in order within each partition, or none when nothing came in time.
-
-        Raises:
-            TransientError: Kafka is away; nothing was skipped, the next call goes on.
-            IntegrityError: Kafka no longer has the next offset.
-        """
-        ...
-
-    def passed(self) -> Mapping[TopicPartition, int]:
-        """Return the ends that were reached; every record before them was handed out. Does not ask."""
-        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +82,7 @@ class Clerk:
     def __init__(
         self,
         *,
-        log_reader: ClerksLog,
+        log_reader: RecordLog,
         end_offsets: Callable[[Collection[str]], Mapping[TopicPartition, int]],
         publish: Callable[[Sequence[Event]], None],
         objects: Objects,

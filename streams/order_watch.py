@@ -43,7 +43,7 @@ log = structlog.get_logger()
 
 
 class OrderWatch(faust.Service):
-    """Looks for orders that wait, every few seconds.
+    """Looks for orders that wait, every second, and obeys them.
 
     Args:
         progress: asks how far the workers and Kafka are with the booking topic.

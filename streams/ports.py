@@ -216,6 +216,27 @@ class Log(Protocol):
         ...
 
 
+class RecordLog(Protocol):
+    """Kafka, read by hand from chosen offsets."""
+
+    def start(self, offsets: Mapping[TopicPartition, int]) -> None:
+        """Read these partitions from these offsets on."""
+        ...
+
+    def read(self, timeout_s: float) -> Sequence[LogRecord]:
+        """Return the next records, in order within each partition, or none when nothing came in time.
+
+        Raises:
+            TransientError: Kafka is away; nothing was skipped, the next call goes on.
+            IntegrityError: Kafka no longer has the next offset.
+        """
+        ...
+
+    def passed(self) -> Mapping[TopicPartition, int]:
+        """Return the ends that were reached; every record before them was handed out. Does not ask."""
+        ...
+
+
 class AuditProgress(Protocol):
     """Asks how far the audit trail is."""
 

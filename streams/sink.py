@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from processors.audit import AuditRow, Tip
     from schemas.avro_schemas import SchemaVersion
     from schemas.records import LogRecord
-    from streams.audit_ports import AuditLog, AuditTrail, TopicPartition
+    from streams.audit_ports import AuditLog, AuditTrail
+    from streams.ports import TopicPartition
 
 GROUP = "leadstream-audit"
 """Under which the sink tells its progress. It joins no group and resumes from the trail, never from here."""

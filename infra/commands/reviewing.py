@@ -89,7 +89,7 @@ def _desk(data: Path | None, examiner: str) -> Iterator[_Desk]:
         AccessAdministration(connection, f"user:{examiner}").logged_on(user_id=examiner, method="OWN_KEY")
         yield _Desk(
             settings=settings,
-            policy=_policy(settings, known),
+            policy=wiring.policy_in_force(settings, known, wiring.now()),
             log=KafkaLog(wiring.kafka_config(settings)),
             reviews=ReviewClient(connection, examiner, user.ori),
             probes=ProbeClient(connection, wiring.object_store(settings), examiner, user.ori),
@@ -101,10 +101,6 @@ def _registered(known: Directory, user_id: str) -> User:
     if user is None:
         raise UsageError(f"User {user_id} is not registered; an administrator registers users.")
     return user
-
-
-def _policy(settings: Settings, known: Directory) -> Policy:
-    return known.policy_at(wiring.now()) or wiring.policy(settings)
 
 
 @review.command("open")
@@ -288,7 +284,7 @@ def show(
     if viewer is not None:
         load_key(DataFolder(settings.data).user_key(viewer), f"user {viewer}", "Look as somebody whose key is here.")
     roles = _registered(known, viewer).roles if viewer else frozenset[str]()
-    rules = _policy(settings, known).reviews
+    rules = wiring.policy_in_force(settings, known, wiring.now()).reviews
     course = read_course(KafkaLog(wiring.kafka_config(settings)), probe_id)
     sees_all = may_see_results(course, viewer, roles, rules.roles)
     visible = [each for each in course.said if sees_all or each.event.user_id == viewer]

@@ -7,6 +7,7 @@ whose bytes are encoded, and signed where they must be. What must hold is said a
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from functools import cache
@@ -662,9 +663,8 @@ class World(RuleBasedStateMachine):
         self.ticks += 1
         before, self.is_judged = self.is_judged, True
         try:
-            clerk._turn()
-        except TransientError:
-            pass
+            with suppress(TransientError):
+                clerk._turn()
         except Killed:
             return False
         finally:
